@@ -1,0 +1,161 @@
+"""What is learnt, described without torch: tasks, workloads, and the data they are trained on.
+
+A *task* is a name with a head's output shape, a loss and a metric. A *workload* is a set of tasks
+on one kind of input, the networks that fit it and the data, written as ordinary Python and found by
+entry point (group ``mas_edge.workloads``); ours come through the same door as anyone's. Both daemons
+import this module, so neither it nor the module behind an entry point imports torch at import time:
+``encoder`` and ``decoder`` do so when they are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import nn
+
+GROUP = "mas_edge.workloads"
+"""The entry point group in which workloads are found."""
+
+View = Literal["train", "held-out", "all"]
+"""Which examples of a client: those trained on, those held out, or both."""
+
+Array = NDArray[Any]
+
+
+class WorkloadError(Exception):
+    """Root of what can be wrong with a workload, its tasks or its data."""
+
+
+class UnknownWorkload(WorkloadError, LookupError):
+    """No workload of this name is installed."""
+
+
+class UnknownTask(WorkloadError, LookupError):
+    """The workload has no task of this name."""
+
+
+class UnknownChoice(WorkloadError, LookupError):
+    """The workload has no network, preset or client of this name."""
+
+
+class DataRefused(WorkloadError, ValueError):
+    """A data file that is missing, damaged or not what it should be; the text names it."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to learn from an input.
+
+    ``shape`` is the shape of one example's output; for ``cross-entropy`` its first axis counts the
+    classes. ``constant`` is the constant predictor (logits for classes) of that shape or
+    broadcastable to it, fitted on the training clients and frozen with the workload.
+    """
+
+    name: str
+    title: str
+    loss: Literal["cross-entropy", "mse", "l1"]
+    metric: Literal["accuracy", "mae"]
+    shape: tuple[int, ...]
+    constant: Array = field(compare=False)
+    unit: str = ""
+    default: bool = True
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some examples: ``inputs`` (B, ...), a target (B, ...) per task, and which are valid.
+
+    ``valid[task]`` is a boolean array that broadcasts against the target (without its class axis);
+    a task that is missing there is valid everywhere, one that is missing in ``targets`` has no
+    labels on this device.
+    """
+
+    inputs: Array
+    targets: Mapping[str, Array]
+    valid: Mapping[str, Array]
+
+
+class Dataset(Protocol):
+    """Examples by index. ``labels`` names the tasks that have labels here."""
+
+    labels: frozenset[str]
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: NDArray[np.int64]) -> Batch:
+        """The examples at these positions, normalised."""
+        ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which data a device has: the root folder (None: what ships with the workload) and clients."""
+
+    clients: tuple[str, ...]
+    root: Path | None = None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Tasks + networks + data, installed on a device as ordinary Python.
+
+    ``encoder(network)`` and ``decoder(network, task)`` build modules with torch's current random
+    state; an encoder has an attribute ``last_block`` (the parameters that ``gram`` looks at).
+    ``dataset(source, view, held_out_share)`` raises DataRefused. ``definition`` is a text that says
+    how labels and normalisation are made, and is part of the fingerprint. ``draw(task, inputs,
+    target, axes)`` pictures one example on a matplotlib axes.
+    """
+
+    name: str
+    title: str
+    tasks: tuple[Task, ...]
+    networks: tuple[str, ...]
+    clients: tuple[str, ...]
+    unseen: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    definition: str
+    encoder: Callable[[str], nn.Module]
+    decoder: Callable[[str, Task], nn.Module]
+    dataset: Callable[[Source, View, float], Dataset]
+    draw: Callable[[Task, Array, Array, Any], None]
+
+    def task(self, name: str) -> Task:
+        """The task of this name; raises UnknownTask with the names there are."""
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        raise UnknownTask(f"workload {self.name!r} has no task {name!r}; it has {_listed(t.name for t in self.tasks)}")
+
+    def choose(self, names: Iterable[str] | None) -> tuple[Task, ...]:
+        """The named tasks in the workload's order, or its default ones; raises UnknownTask."""
+        if names is None:
+            return tuple(task for task in self.tasks if task.default)
+        wanted = {self.task(name).name for name in names}
+        return tuple(task for task in self.tasks if task.name in wanted)
+
+
+def installed() -> tuple[str, ...]:
+    """Names of the workloads that are installed, sorted."""
+    return tuple(sorted(entry.name for entry in entry_points(group=GROUP)))
+
+
+def find(name: str) -> Workload:
+    """The installed workload of this name; raises UnknownWorkload with the names there are."""
+    for entry in entry_points(group=GROUP, name=name):
+        workload = entry.load()
+        if not isinstance(workload, Workload):
+            raise WorkloadError(f"entry point {GROUP}:{name} is {type(workload).__name__}, not a Workload")
+        return workload
+    raise UnknownWorkload(f"no workload {name!r} is installed; there are {_listed(installed())}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
