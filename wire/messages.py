@@ -22,203 +22,44 @@ A conversation, as a device sees it::
 
 from __future__ import annotations
 
-import re
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
-PROTOCOL = 1
-"""Version of this contract; it stands in every topic."""
+from mas_edge.wire.topics import (
+    EVERYONE,
+    PROTOCOL,
+    NameRefused,
+    Place,
+    WireError,
+    alive_topic,
+    blob_topic,
+    check_name,
+    down_topic,
+    is_digest,
+    parse_topic,
+    topic,
+    up_topic,
+)
+from mas_edge.wire.values import (
+    AffinitySums,
+    BlobRef,
+    Key,
+    Offer,
+    Profile,
+    Record,
+    Refusal,
+    Score,
+    Sensor,
+    Spend,
+    Trace,
+    Training,
+    Versions,
+)
 
-EVERYONE = "all"
-"""The device name under which the orchestrator publishes what all may read; reserved."""
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-class NameRefused(ValueError):
-    """A fleet or device name that cannot stand in a topic."""
-
-
-class _Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A value inside a message."""
-
-
-class _Message(_Record, frozen=True, tag_field="kind", tag=str.lower):
+class _Message(Record, frozen=True, tag_field="kind", tag=str.lower):
     """A message; its class name in lower case is its ``kind``."""
-
-
-# --- values -------------------------------------------------------------------------------------
-
-
-class Key(_Record, frozen=True, order=True):
-    """Names one training of one group on one device; what is deduplicated by."""
-
-    job: str
-    group: str
-    round: int
-    attempt: int
-    device: str
-
-
-class BlobRef(_Record, frozen=True):
-    """A binary by content: SHA-256 in hex, its size, and how it is cut."""
-
-    digest: str
-    size_bytes: int
-    chunk_bytes: int
-
-    @property
-    def chunks(self) -> int:
-        """Number of chunks; an empty blob has one empty chunk."""
-        return max(1, -(-self.size_bytes // self.chunk_bytes))
-
-
-class Refusal(_Record, frozen=True):
-    """A sensor that was tried and not used: which, why, and what would help."""
-
-    sensor: str
-    reason: str
-    remedy: str | None = None
-
-
-class Sensor(_Record, frozen=True):
-    """Where joules come from. ``sensor_host`` is equal for agents that read one and the same sensor."""
-
-    name: str
-    method: Literal["counter", "sampled", "estimated"]
-    scope: Literal["package", "module", "board"]
-    sensor_host: str
-    detail: str = ""
-
-
-class Versions(_Record, frozen=True):
-    """Versions of what decides a training's result; None where a package is not installed."""
-
-    mas_edge: str
-    python: str
-    torch: str | None = None
-    numpy: str | None = None
-
-
-class Offer(_Record, frozen=True):
-    """A workload that is installed on the device, with the tasks it has labels for.
-
-    ``fingerprint`` is None until the device has computed it once (it takes torch to do so).
-    """
-
-    workload: str
-    tasks: tuple[str, ...]
-    clients: tuple[str, ...] = ()
-    fingerprint: str | None = None
-
-
-class Training(_Record, frozen=True):
-    """How a device trains; tasks merge only if all of this is equal.
-
-    The learning rate of round r of R is ``lr * (1 - r/R) ** lr_power``; momentum starts at zero in
-    each round. ``micro_batch`` None means the whole batch at once.
-    """
-
-    workload: str
-    network: str
-    rounds: int
-    epochs: int
-    batch: int
-    lr: float
-    seed: int
-    micro_batch: int | None = None
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    lr_power: float = 0.9
-    encoder_gradient_scale: Literal["one", "rsqrt-tasks"] = "one"
-    held_out_share: float = 0.2
-    affinity: Literal["gram", "gram-full", "lookahead", "lookahead-momentum"] = "gram"
-    affinity_every: int = 10
-    reproducible: bool = False
-
-
-class Score(_Record, frozen=True):
-    """Sums over the valid examples of one task, so that scores of many devices add up.
-
-    ``constant_loss_sum`` is the loss of the workload's constant predictor on the same examples,
-    None where it was not computed (training losses).
-    """
-
-    task: str
-    count: float
-    loss_sum: float
-    constant_loss_sum: float | None = None
-    metric_sum: float | None = None
-
-
-class AffinitySums(_Record, frozen=True):
-    """Measured effects of task i's encoder step on task j's loss, as sums that pool.
-
-    Every matrix is row-major with ``len(tasks) ** 2`` entries, diagonal (self-effect) included.
-    With z one measured batch's value and w its valid examples: ``w`` = Σw, ``ww`` = Σw²,
-    ``wz`` = Σwz, ``wzz`` = Σwz², ``batches`` = how many were measured.
-    """
-
-    tasks: tuple[str, ...]
-    batches: tuple[int, ...]
-    w: tuple[float, ...]
-    ww: tuple[float, ...]
-    wz: tuple[float, ...]
-    wzz: tuple[float, ...]
-
-
-class Spend(_Record, frozen=True):
-    """What one phase of one group's round cost on one device.
-
-    The four figures are those of the ledger: window (all energy while the phase ran), dynamic
-    (window less idle power x time), attributed (dynamic, shared by CPU time), each with its standard
-    uncertainty u; None is unknown, never zero. ``exclusive_fraction`` is the share of the time in
-    which no other group trained on the sensor's host.
-    """
-
-    job: str
-    group: str
-    round: int
-    phase: str
-    wall_s: float
-    cpu_s: float
-    examples: int = 0
-    window_energy_j: float | None = None
-    window_u_j: float | None = None
-    dynamic_energy_j: float | None = None
-    dynamic_u_j: float | None = None
-    attributed_energy_j: float | None = None
-    attributed_u_j: float | None = None
-    exclusive_fraction: float | None = None
-    peak_rss_bytes: int | None = None
-    sent_bytes: int = 0
-    received_bytes: int = 0
-    flags: tuple[str, ...] = ()
-
-
-class Trace(_Record, frozen=True):
-    """The sensor's cumulated energy at moments of the host's monotonic clock, in order.
-
-    Agents on one host share the clock, so that their traces can be united without counting a
-    joule twice.
-    """
-
-    t_ns: tuple[int, ...] = ()
-    energy_j: tuple[float, ...] = ()
-    variance_j2: tuple[float, ...] = ()
-
-
-class Profile(_Record, frozen=True):
-    """The bill of one training: rows per phase, and the device's own energy over the same time."""
-
-    rows: tuple[Spend, ...] = ()
-    sensor: Sensor | None = None
-    idle_w: float | None = None
-    idle_u_w: float | None = None
-    trace: Trace = Trace()
-    train_device: str = "cpu"
 
 
 # --- device to orchestrator ----------------------------------------------------------------------
@@ -349,13 +190,13 @@ class Cancel(_Message, frozen=True):
 Up: TypeAlias = Hello | Accepted | Declined | Failed | Progress | Update | Need
 Down: TypeAlias = Welcome | Greet | Assign | Stored | Cancel | Need
 
-_up = msgspec.json.Decoder(Up)
-_down = msgspec.json.Decoder(Down)
+_up: msgspec.json.Decoder[Up] = msgspec.json.Decoder(Up)
+_down: msgspec.json.Decoder[Down] = msgspec.json.Decoder(Down)
 _alive = msgspec.json.Decoder(Alive)
 _encoder = msgspec.json.Encoder()
 
 
-class MessageRefused(ValueError):
+class MessageRefused(WireError, ValueError):
     """A payload that is not a message of this contract."""
 
 
@@ -389,61 +230,50 @@ def _decode(decoder: msgspec.json.Decoder[_T], payload: bytes) -> _T:
         raise MessageRefused(f"not a message of protocol {PROTOCOL}: {error}") from error
 
 
-# --- topics --------------------------------------------------------------------------------------
-
-
-def check_name(name: str, what: str = "device") -> str:
-    """The name, if it can stand in a topic; raises NameRefused."""
-    if not _NAME.fullmatch(name) or name == EVERYONE:
-        raise NameRefused(
-            f"{what} name {name!r}: use 1 to 48 of a-z, 0-9 and '-', not starting with '-', not {EVERYONE!r}"
-        )
-    return name
-
-
-def topic(fleet: str, device: str, leaf: str) -> str:
-    """``mas/1/FLEET/DEVICE/LEAF``; the device may be ``+`` in a filter."""
-    return f"mas/{PROTOCOL}/{fleet}/{device}/{leaf}"
-
-
-def up_topic(fleet: str, device: str = "+") -> str:
-    """Where a device speaks."""
-    return topic(fleet, device, "up")
-
-
-def down_topic(fleet: str, device: str) -> str:
-    """Where a device listens."""
-    return topic(fleet, device, "down")
-
-
-def alive_topic(fleet: str, device: str = "+") -> str:
-    """Where a device's presence is retained."""
-    return topic(fleet, device, "alive")
-
-
-def blob_topic(fleet: str, device: str, digest: str = "+", index: int | str = "+") -> str:
-    """Where a chunk goes; device ``all`` for merged weights. Wildcards make it a filter."""
-    return topic(fleet, device, f"blob/{digest}/{index}")
-
-
-class Place(_Record, frozen=True):
-    """A parsed topic: who, which leaf, and for a chunk which blob and index."""
-
-    device: str
-    leaf: Literal["up", "down", "alive", "blob"]
-    digest: str = ""
-    index: int = 0
-
-
-def parse_topic(fleet: str, name: str) -> Place | None:
-    """What a topic of this fleet means; None if it is none of ours."""
-    match name.split("/"):
-        case ["mas", version, of, device, ("up" | "down" | "alive") as leaf]:
-            place = Place(device=device, leaf=leaf)  # type: ignore[arg-type]
-        case ["mas", version, of, device, "blob", digest, index] if (
-            _DIGEST.fullmatch(digest) and index.isascii() and index.isdigit() and len(index) < 10
-        ):
-            place = Place(device=device, leaf="blob", digest=digest, index=int(index))
-        case _:
-            return None
-    return place if (version, of) == (str(PROTOCOL), fleet) else None
+__all__ = [
+    "EVERYONE",
+    "PROTOCOL",
+    "Accepted",
+    "AffinitySums",
+    "Alive",
+    "Assign",
+    "BlobRef",
+    "Cancel",
+    "Declined",
+    "Down",
+    "Failed",
+    "Greet",
+    "Hello",
+    "Key",
+    "MessageRefused",
+    "NameRefused",
+    "Need",
+    "Offer",
+    "Place",
+    "Profile",
+    "Progress",
+    "Refusal",
+    "Score",
+    "Sensor",
+    "Spend",
+    "Stored",
+    "Trace",
+    "Training",
+    "Up",
+    "Update",
+    "Versions",
+    "Welcome",
+    "WireError",
+    "alive_topic",
+    "blob_topic",
+    "check_name",
+    "decode_alive",
+    "decode_down",
+    "decode_up",
+    "down_topic",
+    "encode",
+    "is_digest",
+    "parse_topic",
+    "topic",
+    "up_topic",
+]

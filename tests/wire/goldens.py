@@ -1,0 +1,88 @@
+"""One message of each class, and its bytes: pinned by a test, shown in docs/protocol.md."""
+
+from __future__ import annotations
+
+from mas_edge.wire import messages as m
+
+KEY = m.Key(job="j1", group="g0", round=3, attempt=1, device="pi-3")
+KEY_JSON = b'{"job":"j1","group":"g0","round":3,"attempt":1,"device":"pi-3"}'
+REF = m.BlobRef(digest="ab" * 32, size_bytes=1000, chunk_bytes=512)
+REF_JSON = b'{"digest":"' + b"ab" * 32 + b'","size_bytes":1000,"chunk_bytes":512}'
+SENSOR = m.Sensor(name="rapl", method="counter", scope="package", sensor_host="b7:intel-rapl:0")
+SENSOR_JSON = b'{"name":"rapl","method":"counter","scope":"package","sensor_host":"b7:intel-rapl:0"}'
+
+GOLDEN: dict[m.Up | m.Down | m.Alive, bytes] = {
+    m.Hello(
+        device="pi-3",
+        boot_id="b7",
+        versions=m.Versions(mas_edge="0.1.0", python="3.11.7", torch="2.13.0"),
+        workloads=(
+            m.Offer(workload="watch", tasks=("gravity", "jerk"), clients=("1", "2"), fingerprint="f0"),
+        ),
+        spooled=(KEY,),
+        cpus=4,
+        sensor=SENSOR,
+        refused=(m.Refusal(sensor="nvml", reason="no GPU"),),
+    ): (
+        b'{"kind":"hello","device":"pi-3","boot_id":"b7",'
+        b'"versions":{"mas_edge":"0.1.0","python":"3.11.7","torch":"2.13.0"},'
+        b'"workloads":[{"workload":"watch","tasks":["gravity","jerk"],"clients":["1","2"],"fingerprint":"f0"}],'
+        b'"spooled":[' + KEY_JSON + b'],"cpus":4,"sensor":' + SENSOR_JSON + b","
+        b'"refused":[{"sensor":"nvml","reason":"no GPU"}]}'
+    ),
+    m.Accepted(key=KEY): b'{"kind":"accepted","key":' + KEY_JSON + b"}",
+    m.Declined(key=KEY, reason="no-data", detail="client 7 is not here"): (
+        b'{"kind":"declined","key":' + KEY_JSON + b',"reason":"no-data","detail":"client 7 is not here"}'
+    ),
+    m.Failed(key=KEY, reason="memory"): b'{"kind":"failed","key":' + KEY_JSON + b',"reason":"memory"}',
+    m.Progress(key=KEY, phase="train", step=5, steps=40, energy_j=1.5): (
+        b'{"kind":"progress","key":' + KEY_JSON + b',"phase":"train","step":5,"steps":40,"energy_j":1.5}'
+    ),
+    m.Update(
+        key=KEY,
+        weights=REF,
+        examples=128,
+        trained=(m.Score(task="jerk", count=128.0, loss_sum=64.5),),
+        scores=(m.Score(task="jerk", count=32.0, loss_sum=8.0, constant_loss_sum=9.0, metric_sum=4.0),),
+        affinity=m.AffinitySums(tasks=("jerk",), batches=(2,), w=(2.0,), ww=(2.0,), wz=(0.5,), wzz=(0.25,)),
+        profile=m.Profile(
+            rows=(
+                m.Spend(
+                    job="j1", group="g0", round=3, phase="train", wall_s=2.0, cpu_s=1.5, window_energy_j=9.0
+                ),
+            ),
+            sensor=SENSOR,
+            idle_w=2.5,
+            trace=m.Trace(t_ns=(0, 5), energy_j=(0.0, 1.0), variance_j2=(0.0, 0.5)),
+        ),
+    ): (
+        b'{"kind":"update","key":' + KEY_JSON + b',"weights":' + REF_JSON + b',"examples":128,'
+        b'"trained":[{"task":"jerk","count":128.0,"loss_sum":64.5}],'
+        b'"scores":[{"task":"jerk","count":32.0,"loss_sum":8.0,"constant_loss_sum":9.0,"metric_sum":4.0}],'
+        b'"affinity":{"tasks":["jerk"],"batches":[2],"w":[2.0],"ww":[2.0],"wz":[0.5],"wzz":[0.25]},'
+        b'"profile":{"rows":[{"job":"j1","group":"g0","round":3,"phase":"train","wall_s":2.0,"cpu_s":1.5,'
+        b'"window_energy_j":9.0}],"sensor":' + SENSOR_JSON + b',"idle_w":2.5,'
+        b'"trace":{"t_ns":[0,5],"energy_j":[0.0,1.0],"variance_j2":[0.0,0.5]}}}'
+    ),
+    m.Need(digest="ab" * 32, ranges=((0, 2), (5, 6))): (
+        b'{"kind":"need","digest":"' + b"ab" * 32 + b'","ranges":[[0,2],[5,6]]}'
+    ),
+    m.Alive(online=False, boot_id="b7"): b'{"kind":"alive","online":false,"boot_id":"b7"}',
+    m.Welcome(boot_id="b7"): b'{"kind":"welcome","boot_id":"b7"}',
+    m.Greet(): b'{"kind":"greet"}',
+    m.Assign(
+        key=KEY,
+        tasks=("gravity", "jerk"),
+        training=m.Training(workload="watch", network="micro", rounds=20, epochs=1, batch=64, lr=0.1, seed=7),
+        weights=REF,
+        fingerprint="f0",
+        evaluate=True,
+        remaining_s=90.5,
+    ): (
+        b'{"kind":"assign","key":' + KEY_JSON + b',"tasks":["gravity","jerk"],'
+        b'"training":{"workload":"watch","network":"micro","rounds":20,"epochs":1,"batch":64,"lr":0.1,"seed":7},'
+        b'"weights":' + REF_JSON + b',"fingerprint":"f0","evaluate":true,"remaining_s":90.5}'
+    ),
+    m.Stored(key=KEY): b'{"kind":"stored","key":' + KEY_JSON + b"}",
+    m.Cancel(key=KEY): b'{"kind":"cancel","key":' + KEY_JSON + b"}",
+}

@@ -1,0 +1,190 @@
+"""What stands inside messages: keys, weights by digest, hyper-parameters, scores, affinities, bills.
+
+Frozen structs of plain values with the unit in each field's name. They are exported by
+``mas_edge.wire.messages``, where the contract and its rules of change are written; import them from there.
+Nothing here does any input or output.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A value inside a message."""
+
+
+class Key(Record, frozen=True, order=True):
+    """Names one training of one group on one device; what is deduplicated by."""
+
+    job: str
+    group: str
+    round: int
+    attempt: int
+    device: str
+
+
+class BlobRef(Record, frozen=True):
+    """A binary by content: SHA-256 in hex, its size, and how it is cut."""
+
+    digest: str
+    size_bytes: Annotated[int, msgspec.Meta(ge=0)]
+    chunk_bytes: Annotated[int, msgspec.Meta(ge=1)]
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks; an empty blob has one empty chunk."""
+        return max(1, -(-self.size_bytes // self.chunk_bytes))
+
+
+class Refusal(Record, frozen=True):
+    """A sensor that was tried and not used: which, why, and what would help."""
+
+    sensor: str
+    reason: str
+    remedy: str | None = None
+
+
+class Sensor(Record, frozen=True):
+    """Where joules come from. ``sensor_host`` is equal for agents that read one and the same sensor.
+
+    ``gain_u`` is the relative standard uncertainty that all its joules share (calibration, model).
+    """
+
+    name: str
+    method: Literal["counter", "sampled", "estimated"]
+    scope: Literal["package", "module", "board"]
+    sensor_host: str
+    detail: str = ""
+    gain_u: float = 0.0
+
+
+class Versions(Record, frozen=True):
+    """Versions of what decides a training's result; None where a package is not installed."""
+
+    mas_edge: str
+    python: str
+    torch: str | None = None
+    numpy: str | None = None
+
+
+class Offer(Record, frozen=True):
+    """A workload that is installed on the device, with the tasks it has labels for.
+
+    ``fingerprint`` is None until the device has computed it once (it takes torch to do so).
+    """
+
+    workload: str
+    tasks: tuple[str, ...]
+    clients: tuple[str, ...] = ()
+    fingerprint: str | None = None
+
+
+class Training(Record, frozen=True):
+    """How a device trains; tasks merge only if all of this is equal.
+
+    The learning rate of round r of R is ``lr * (1 - r/R) ** lr_power``; momentum starts at zero in
+    each round. ``micro_batch`` None means the whole batch at once.
+    """
+
+    workload: str
+    network: str
+    rounds: int
+    epochs: int
+    batch: int
+    lr: float
+    seed: int
+    micro_batch: int | None = None
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    lr_power: float = 0.9
+    encoder_gradient_scale: Literal["one", "rsqrt-tasks"] = "one"
+    held_out_share: float = 0.2
+    affinity: Literal["gram", "gram-full", "lookahead", "lookahead-momentum"] = "gram"
+    affinity_every: int = 10
+    reproducible: bool = False
+
+
+class Score(Record, frozen=True):
+    """Sums over the valid examples of one task, so that scores of many devices add up.
+
+    ``constant_loss_sum`` is the loss of the workload's constant predictor on the same examples,
+    None where it was not computed (training losses).
+    """
+
+    task: str
+    count: float
+    loss_sum: float
+    constant_loss_sum: float | None = None
+    metric_sum: float | None = None
+
+
+class AffinitySums(Record, frozen=True):
+    """Measured effects of task i's encoder step on task j's loss, as sums that pool.
+
+    Every matrix is row-major with ``len(tasks) ** 2`` entries, diagonal (self-effect) included.
+    With z one measured batch's value and w its valid examples: ``w`` = Σw, ``ww`` = Σw²,
+    ``wz`` = Σwz, ``wzz`` = Σwz², ``batches`` = how many were measured.
+    """
+
+    tasks: tuple[str, ...]
+    batches: tuple[int, ...]
+    w: tuple[float, ...]
+    ww: tuple[float, ...]
+    wz: tuple[float, ...]
+    wzz: tuple[float, ...]
+
+
+class Spend(Record, frozen=True):
+    """What one phase of one group's round cost on one device.
+
+    The four figures are those of the ledger: window (all energy while the phase ran), dynamic
+    (window less idle power x time), attributed (dynamic, shared by CPU time), each with its standard
+    uncertainty u; None is unknown, never zero. ``exclusive_fraction`` is the share of the time in
+    which no other group trained on the sensor's host.
+    """
+
+    job: str
+    group: str
+    round: int
+    phase: str
+    wall_s: float
+    cpu_s: float
+    examples: int = 0
+    window_energy_j: float | None = None
+    window_u_j: float | None = None
+    dynamic_energy_j: float | None = None
+    dynamic_u_j: float | None = None
+    attributed_energy_j: float | None = None
+    attributed_u_j: float | None = None
+    exclusive_fraction: float | None = None
+    peak_rss_bytes: int | None = None
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    flags: tuple[str, ...] = ()
+
+
+class Trace(Record, frozen=True):
+    """The sensor's cumulated energy at moments of the host's monotonic clock, in order.
+
+    Agents on one host share the clock, so that their traces can be united without counting a
+    joule twice. A step over which the energy does not grow was not metered: no host that is on
+    uses nothing.
+    """
+
+    t_ns: tuple[int, ...] = ()
+    energy_j: tuple[float, ...] = ()
+    variance_j2: tuple[float, ...] = ()
+
+
+class Profile(Record, frozen=True):
+    """The bill of one training: rows per phase, and the device's own energy over the same time."""
+
+    rows: tuple[Spend, ...] = ()
+    sensor: Sensor | None = None
+    idle_w: float | None = None
+    idle_u_w: float | None = None
+    trace: Trace = Trace()
+    train_device: str = "cpu"
