@@ -104,6 +104,21 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Preset:
+    """A named size of a job: everything that `mas demo --preset` fixes and an option may override."""
+
+    name: str
+    network: str
+    rounds: int
+    merge_rounds: int
+    epochs: int
+    batch: int
+    lr: float
+    affinity_every: int
+    held_out_share: float
+
+
+@dataclass(frozen=True)
 class Workload:
     """Tasks + networks + data, installed on a device as ordinary Python.
 
@@ -126,13 +141,25 @@ class Workload:
     decoder: Callable[[str, Task], nn.Module]
     dataset: Callable[[Source, View, float], Dataset]
     draw: Callable[[Task, Array, Array, Any], None]
+    presets: tuple[Preset, ...] = ()
 
     def task(self, name: str) -> Task:
         """The task of this name; raises UnknownTask with the names there are."""
         for task in self.tasks:
             if task.name == name:
                 return task
-        raise UnknownTask(f"workload {self.name!r} has no task {name!r}; it has {_listed(t.name for t in self.tasks)}")
+        raise UnknownTask(
+            f"workload {self.name!r} has no task {name!r}; it has {_listed(t.name for t in self.tasks)}"
+        )
+
+    def preset(self, name: str) -> Preset:
+        """The preset of this name; raises UnknownChoice with the names there are."""
+        for preset in self.presets:
+            if preset.name == name:
+                return preset
+        raise UnknownChoice(
+            f"workload {self.name!r} has no preset {name!r}; it has {_listed(p.name for p in self.presets)}"
+        )
 
     def choose(self, names: Iterable[str] | None) -> tuple[Task, ...]:
         """The named tasks in the workload's order, or its default ones; raises UnknownTask."""
