@@ -1,0 +1,1 @@
+"""Joules: counted by meters, attributed to task groups, billed and reported."""

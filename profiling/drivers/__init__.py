@@ -1,0 +1,1 @@
+"""One file for each kind of sensor, each behind an entry point of the group ``mas_edge.meters``."""

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from mas_edge.profiling.cpu import host_time, peak_rss_bytes, process_cpu_ns
+
+
+def test_busy_time_leaves_out_idle_waiting_and_steal(tmp_path):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/stat").write_text("cpu  100 20 30 400 50 6 7 800 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n")
+    host = host_time(tmp_path)
+    assert host.busy_s == pytest.approx(1.63)
+    assert host.total_s == pytest.approx(6.13)
+
+
+def test_a_proc_that_is_none_is_an_error(tmp_path):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/stat").write_text("intr 5\n")
+    with pytest.raises(OSError, match="no line 'cpu'"):
+        host_time(tmp_path)
+
+
+def fake_process(root, schedstats, ticks=(0, 0)):
+    for thread, nanoseconds in schedstats.items():
+        folder = root / f"proc/7/task/{thread}"
+        folder.mkdir(parents=True)
+        (folder / "schedstat").write_text(f"{nanoseconds} 55 3\n")
+    (root / "proc/7/stat").write_text("7 (a (b) c) S 1 7 7 0 -1 0 0 0 0 0 {} {} 0 0 20 0\n".format(*ticks))
+
+
+def test_a_process_is_the_sum_of_its_threads(tmp_path):
+    fake_process(tmp_path, {7: 1_000_000_123, 8: 500})
+    assert process_cpu_ns(7, tmp_path) == 1_000_000_623
+
+
+def test_time_of_threads_that_have_ended_is_kept_by_the_ticks(tmp_path):
+    fake_process(tmp_path, {7: 1_000}, ticks=(30, 12))
+    assert process_cpu_ns(7, tmp_path) == 420_000_000
+
+
+def test_a_process_that_is_gone_is_unknown(tmp_path):
+    assert process_cpu_ns(7, tmp_path) is None
+    assert peak_rss_bytes(7, tmp_path) is None
+
+
+def test_the_kernels_counts_of_this_process_agree_with_its_own():
+    def burn():
+        end = time.thread_time() + 0.05
+        while time.thread_time() < end:
+            pass
+
+    thread = threading.Thread(target=burn)
+    thread.start()
+    thread.join()
+    own_ns = time.process_time_ns()
+    assert process_cpu_ns(os.getpid()) == pytest.approx(own_ns, abs=40_000_000)
+    assert peak_rss_bytes(os.getpid()) > 1_000_000
