@@ -1,0 +1,36 @@
+"""``agent.toml``: what an operator may say to an agent. A key that is not here is an error."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from mas_edge.profiling.choice import EnergyConfig
+from mas_edge.wire.link import BrokerConfig
+
+
+class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[train]`` table. CUDA is used where torch finds it, and is not tested by us."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 1
+
+
+class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A ``[data.WORKLOAD]`` table: whose data this device has, and where (default: what is shipped)."""
+
+    clients: tuple[str, ...]
+    root: str | None = None
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``agent.toml``."""
+
+    device: str
+    fleet: str
+    state: str
+    data: dict[str, DataConfig]
+    broker: BrokerConfig = BrokerConfig()
+    train: TrainConfig = TrainConfig()
+    energy: EnergyConfig = EnergyConfig()

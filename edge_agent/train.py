@@ -1,0 +1,258 @@
+"""One round on one device: local epochs of SGD over a task group, cancellable, measured on the way.
+
+The loss of a batch is the sum over its tasks of the mean loss of their valid examples; a batch that does
+not fit is cut into micro-batches, each divided by the *whole* batch's count, so that cutting changes the
+update by rounding only. The learning rate of round r of R is lr·(1 − r/R)^p, momentum starts at zero, and
+all randomness comes from SHA-256 of (seed, job, group, round, device): the same assignment gives the same
+bits on one machine type. Affinity is measured on every ρ-th batch counted over the whole job, and at least
+once in a measured round; on the first micro-batch alone, so that measuring needs no more memory than that.
+
+Source: the method of MAS (arXiv 2307.11285) as its released code settles it. It reads no clock, disk or
+network: phases, cancellation and progress are functions that the caller gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from mas_edge.models import affinity, losses
+from mas_edge.models.evaluate import device_of
+from mas_edge.models.net import settle
+from mas_edge.wire.messages import Score
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from mas_edge.models.net import MultiTaskNet
+    from mas_edge.models.tasks import Dataset, Task
+    from mas_edge.wire.messages import AffinitySums, Key, Training
+
+
+class TrainingBroke(Exception):
+    """Root of why a training ended without an update."""
+
+
+class Cancelled(TrainingBroke):
+    """The caller's ``stop`` said so."""
+
+
+class Diverged(TrainingBroke, ArithmeticError):
+    """A loss is not finite any more; the text names the task and the step."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a round brought, besides the network's changed weights; by default nothing.
+
+    ``examples`` went through the encoder (epochs counted); ``losses`` are sums of training losses.
+    """
+
+    examples: int = 0
+    losses: tuple[Score, ...] = ()
+    affinity: AffinitySums | None = None
+
+
+class SGD:
+    """Stochastic gradient descent with momentum and weight decay, as ``torch.optim.SGD`` computes it.
+
+    Why not that one: its constructor imports torch's compiler, 70 to 127 MB of a board's memory. Like
+    it, parameters without a gradient are left alone, and the first step's momentum is the gradient.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], *, momentum: float, weight_decay: float) -> None:
+        self._parameters = list(parameters)
+        self._momentum = momentum
+        self._weight_decay = weight_decay
+        self.velocity: dict[int, Tensor] = {}
+        """Momentum buffers by the parameter's position."""
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        """Apply the parameters' gradients, and drop them."""
+        at = [index for index, p in enumerate(self._parameters) if p.grad is not None]
+        weights = [self._parameters[index] for index in at]
+        if not weights:
+            return
+        gradients = [p.grad for p in weights if p.grad is not None]
+        directions = torch._foreach_add(gradients, weights, alpha=self._weight_decay)  # noqa: SLF001 - as torch.optim
+        fresh = [index for index in at if index not in self.velocity]
+        self.velocity |= {index: torch.zeros_like(self._parameters[index]) for index in fresh}
+        velocity = [self.velocity[index] for index in at]
+        torch._foreach_mul_(velocity, self._momentum)
+        torch._foreach_add_(velocity, directions)
+        torch._foreach_add_(weights, velocity, alpha=-lr)
+        for p in weights:
+            p.grad = None
+
+
+def use_device(name: Literal["auto", "cpu", "cuda"], *, threads: int) -> torch.device:
+    """Where to train, after setting this process to that many threads and to deterministic algorithms.
+
+    ``auto`` is a GPU if torch finds one. Raises TrainingBroke for ``cuda`` where there is none.
+    """
+    settle(threads)
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise TrainingBroke("train device 'cuda': torch finds no GPU here; use 'auto' or 'cpu'")
+    return torch.device("cuda" if found and name != "cpu" else "cpu")
+
+
+def learning_rate(training: Training, round_index: int) -> float:
+    """lr·(1 − r/R)^p for the 0-based round r of the whole job; a split does not restart it."""
+    return training.lr * float((1 - round_index / training.rounds) ** training.lr_power)
+
+
+def random_seed(training: Training, key: Key) -> int:
+    """128 bits from (seed, job, group, round, device); the attempt is left out, so that a retry repeats."""
+    text = "/".join(map(str, (training.seed, key.job, key.group, key.round, key.device)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
+
+
+def measured_batches(round_index: int, per_round: int, every: int) -> frozenset[int]:
+    """Which of this round's batches are measured: every ρ-th of the job from its first, and at least one."""
+    first = round_index * per_round
+    due = frozenset(i for i in range(per_round) if (first + i) % every == 0)
+    return due or frozenset({0})
+
+
+def local_round(  # noqa: PLR0913 - one call, and all but two by name
+    net: MultiTaskNet,
+    dataset: Dataset,
+    *,
+    tasks: Sequence[Task],
+    training: Training,
+    key: Key,
+    measure: bool,
+    enter: Callable[[str], None],
+    stop: Callable[[], bool],
+    beat: Callable[[int, int], None],
+) -> Trained:
+    """Train the network in place over all examples, ``training.epochs`` times.
+
+    ``enter(phase)`` is called where a phase begins: load, forward, affinity, backward, step;
+    ``stop()`` is asked before each micro-batch; ``beat(step, steps)`` follows each step. Raises Cancelled
+    or Diverged; the network is then half trained and of no use. A batch without any label changes nothing.
+    """
+    seed = random_seed(training, key)
+    batches = list(_batches(len(dataset), training, np.random.default_rng(seed)))
+    measured = measured_batches(key.round, len(batches), training.affinity_every) if measure else frozenset()
+    loop = _Loop(net, dataset, tasks, training, key.round, enter, stop)
+    net.train()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed >> 65)
+        for number, index in enumerate(batches):
+            loop.batch(index, number=number, measured=number in measured)
+            beat(number + 1, len(batches))
+    return Trained(sum(map(len, batches)), loop.scores(), loop.tally.sums() if measure else None)
+
+
+def _batches(examples: int, training: Training, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    for _ in range(training.epochs):
+        order = rng.permutation(examples)
+        for start in range(0, examples, training.batch):
+            yield order[start : start + training.batch]
+
+
+class _Loop:
+    """What lives from batch to batch of one round."""
+
+    def __init__(
+        self,
+        net: MultiTaskNet,
+        dataset: Dataset,
+        tasks: Sequence[Task],
+        training: Training,
+        round_index: int,
+        enter: Callable[[str], None],
+        stop: Callable[[], bool],
+    ) -> None:
+        self._net, self._dataset, self._training = net, dataset, training
+        self._enter, self._stop = enter, stop
+        self._tasks = tasks
+        self._labelled = [task for task in tasks if task.name in dataset.labels]
+        self._lr = learning_rate(training, round_index)
+        self._device = device_of(net)
+        named = list(net.named_parameters())
+        self._names = [name for name, _ in named]
+        self._sgd = SGD([p for _, p in named], momentum=training.momentum, weight_decay=training.weight_decay)
+        self._sums = {task.name: np.zeros(2) for task in self._labelled}
+        self.tally = affinity.Tally([task.name for task in tasks])
+
+    def batch(self, index: NDArray[np.int64], *, number: int, measured: bool) -> None:
+        """One step on these examples."""
+        self._enter("load")
+        size = self._training.micro_batch or len(index)
+        cuts = range(0, len(index), size)
+        micro = [self._examples(index[at : at + size]) for at in cuts]
+        counts = {t.name: sum(part.labels[t.name].count for part in micro) for t in self._labelled}
+        for position, part in enumerate(micro):
+            if self._stop():
+                raise Cancelled(f"before batch {number + 1}")
+            self._micro_batch(part, counts, number=number, measured=measured and position == 0)
+        self._enter("step")
+        self._scale_encoder()
+        self._sgd.step(self._lr)
+
+    def _examples(self, index: NDArray[np.int64]) -> losses.Examples:
+        return losses.examples(self._dataset.batch(index), self._labelled, self._device)
+
+    def _micro_batch(
+        self, given: losses.Examples, counts: dict[str, float], *, number: int, measured: bool
+    ) -> None:
+        self._enter("forward")
+        rng_state = torch.get_rng_state() if measured else None
+        tasks = [task for task in self._labelled if counts[task.name]]
+        outputs = self._net(given.inputs, [task.name for task in tasks])
+        sums = [losses.loss_sum(task, outputs[task.name], given.labels[task.name]) for task in tasks]
+        self._count(tasks, sums, given, number)
+        if rng_state is not None:
+            self._enter("affinity")
+            found = affinity.measure(
+                self._training.affinity, self._net, given, outputs, self._tasks, self._moment(rng_state)
+            )
+            self.tally.add(found)
+        if sums:
+            self._enter("backward")
+            terms = [loss / counts[task.name] for task, loss in zip(tasks, sums, strict=True)]
+            torch.autograd.backward(torch.stack(terms).sum())
+
+    def _count(
+        self, tasks: Sequence[Task], sums: Sequence[Tensor], given: losses.Examples, number: int
+    ) -> None:
+        for task, loss in zip(tasks, sums, strict=True):
+            value = loss.item()
+            if not np.isfinite(value):
+                raise Diverged(
+                    f"the loss of task {task.name!r} is {value} in batch {number + 1}; lower the lr"
+                )
+            self._sums[task.name] += given.labels[task.name].count, value
+
+    def _scale_encoder(self) -> None:
+        if self._training.encoder_gradient_scale == "rsqrt-tasks":
+            for parameter in self._net.encoder.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(len(self._tasks) ** -0.5)
+
+    def _moment(self, rng_state: Tensor) -> affinity.Moment:
+        velocity = {
+            name.removeprefix("encoder."): self._sgd.velocity[position]
+            for position, name in enumerate(self._names)
+            if name.startswith("encoder.") and position in self._sgd.velocity
+        }
+        training = self._training
+        return affinity.Moment(self._lr, training.weight_decay, training.momentum, velocity, rng_state)
+
+    def scores(self) -> tuple[Score, ...]:
+        """Training losses, summed over the round."""
+        return tuple(
+            Score(task=name, count=float(count), loss_sum=float(loss))
+            for name, (count, loss) in self._sums.items()
+        )
