@@ -1,0 +1,160 @@
+"""`mas`: the command of the fleet's orchestrator.
+
+Only this module turns an error of the orchestrator into a line of text and an exit code: 0 fine, 1 broke
+on the way, 2 wrong usage or configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+WRONG, BROKEN = 2, 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `mas`."""
+    top = argparse.ArgumentParser(
+        prog="mas",
+        description="Trains many federated tasks at once on a fleet of edge boards, and says what each cost.",
+    )
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _demo_parser(_command(commands, "demo", demo, "train on this machine: broker, orchestrator, agents"))
+    serve_ = _command(commands, "serve", serve, "run the orchestrator")
+    serve_.add_argument(
+        "--config", type=Path, default=Path("/etc/mas-edge/orchestrator.toml"), help="default: %(default)s"
+    )
+    serve_.add_argument("--until-done", action="store_true", help="end when every job in the store is over")
+    data = commands.add_parser(
+        "data", help="look at a workload's data", description="Look at a workload's data."
+    )
+    looks = data.add_subparsers(dest="look", metavar="COMMAND", required=True)
+    show = _command(looks, "show", data_show, "draw what tasks' inputs and targets look like")
+    show.add_argument("--workload", default="watch", help="default: %(default)s")
+    show.add_argument("--client", help="whose data (default: the workload's first client)")
+    show.add_argument("--tasks", help="comma-separated (default: the workload's default tasks)")
+    show.add_argument("--out", type=Path, default=Path("data.png"), help="PNG file (default: %(default)s)")
+    return top
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    act: Callable[[argparse.Namespace], int],
+    summary: str,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=act.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(act=act)
+    return command
+
+
+def _demo_parser(command: argparse.ArgumentParser) -> None:
+    say = command.add_argument
+    say("--workload", default="watch", help="what to learn (default: %(default)s)")
+    say("--preset", default="demo", help="size: demo, or tiny for a few seconds (default: %(default)s)")
+    say("--policy", default="mas", help="mas, all-in-one, one-by-one or fixed (default: %(default)s)")
+    say(
+        "--compare",
+        metavar="POLICIES",
+        help="run several policies in turn, such as mas,all-in-one,one-by-one",
+    )
+    say("--partition", help="the groups of policy fixed, such as exercise+gravity,jerk+rotation")
+    say("--tasks", help="comma-separated; all of the workload's default tasks if not given")
+    say("--groups", default="auto", help="groups after the split of policy mas, a number or auto")
+    say("--rounds", type=int, help="rounds in all (default: the preset's)")
+    say("--merge-rounds", type=int, help="merged rounds before the split (default: the preset's)")
+    say("--clients", type=int, default=4, help="agents; the people are dealt to them (default: %(default)s)")
+    say(
+        "--affinity",
+        choices=("gram", "gram-full", "lookahead", "lookahead-momentum"),
+        default="gram",
+        help="how task affinity is measured (default: %(default)s)",
+    )
+    say("--seed", type=int, default=1, help="everything random follows from it (default: %(default)s)")
+    say("--meter", default="auto", help="sensor of the agents: auto, rapl, estimate, replay:FILE, ...")
+    say("--out", type=Path, help="the run's directory (default: runs/DATE-TIME)")
+    say("--json", action="store_true", help="print the report as JSON and nothing else")
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Train federated tasks on this machine: an embedded broker, the orchestrator and some agents, each
+    a process of its own. Nothing is downloaded: the data of the workload `watch` (real smartwatch
+    sensors of ten people) come with the package. At the end stand the affinities, the split, losses
+    and what each task group cost; the run's directory keeps report.json, profile.csv, weights and
+    pictures. Given again with the same --out, a run that was cut short goes on.
+
+        mas demo
+        mas demo --tasks gravity,jerk,rotation --groups 2
+        mas demo --compare mas,all-in-one,one-by-one
+        mas demo --preset tiny --rounds 4 --merge-rounds 2 --seed 7 --json --out runs/seven
+    """
+    from mas_edge.orchestrator.showcase import showcase  # noqa: PLC0415 - keeps --help fast
+
+    return showcase(options)
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Run the orchestrator: serve the jobs in its store until stopped.
+
+    A smallest orchestrator.toml:
+
+        fleet = "home"
+        state = "/var/lib/mas-edge-orchestrator"
+
+        [broker]
+        url = "mqtt://127.0.0.1:1883"
+    """
+    from mas_edge.orchestrator import service  # noqa: PLC0415 - keeps --help fast
+    from mas_edge.wire.host import StopSignal, load_config, setup_logs  # noqa: PLC0415
+
+    setup_logs()
+    config = load_config(options.config, service.OrchestratorConfig)
+    failed = service.serve(config, StopSignal(), until_done=options.until_done)
+    for reason in failed:
+        print(f"mas: job failed: {reason}", file=sys.stderr)
+    return BROKEN if failed else 0
+
+
+def data_show(options: argparse.Namespace) -> int:
+    """Draw what the input and the targets of tasks look like, for one client, into a PNG."""
+    from mas_edge.models.show import show  # noqa: PLC0415 - keeps --help fast
+    from mas_edge.models.tasks import find  # noqa: PLC0415
+
+    workload = find(options.workload)
+    client = options.client or workload.clients[0]
+    tasks = options.tasks.split(",") if options.tasks else None
+    show(workload, client, tasks, options.out)
+    print(options.out)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code of a command line."""
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.act(options))
+    except (ValueError, LookupError, ConnectionError, PermissionError) as error:
+        return _complain(error, WRONG)
+    except (OSError, RuntimeError) as error:
+        return _complain(error, BROKEN)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"mas: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

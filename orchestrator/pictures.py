@@ -1,0 +1,140 @@
+"""Draws a job's report as PNG files: the measured affinities, and each task's loss over the rounds.
+
+Both pictures show only what the report holds: numbers with their standard errors, gaps where nothing
+was measured. They are drawn without a display, by matplotlib (extra ``orchestrator``), which is slow to
+import and so only is when a picture is drawn. What the numbers mean is said in ``orchestrator.report``.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from mas_edge.orchestrator.job import Decision
+    from mas_edge.orchestrator.report import AffinityTable, Point, Report
+
+COLUMNS = 3
+"""Tasks side by side in the picture of the losses."""
+
+GREY = "0.35"
+"""Of what all groups share: rounds before the split, the split, the constant predictor."""
+
+
+def affinity_png(table: AffinityTable, decision: Decision | None, path: Path) -> None:
+    """A heat map with mean ± standard error: the row's step on the column's loss; raises OSError.
+
+    Tasks stand in the order of the groups that were decided on, which are framed. Colours span the
+    effects on other tasks; those on oneself are far greater and stay white. Numbers greater
+    than their standard error are bold.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import, and an extra
+
+    sizes = [len(group) for group in decision.groups] if decision else []
+    tasks = [task for group in decision.groups for task in group] if decision else list(table.tasks)
+    order = [table.tasks.index(task) for task in tasks]
+    mean, se = (np.array(m, np.float64)[np.ix_(order, order)] for m in (table.mean, table.se))
+    others = mean.copy()
+    np.fill_diagonal(others, np.nan)
+    limit = np.nanmax(np.abs(others), initial=0.0) or 1.0
+    side_in = 2.6 + 0.95 * len(tasks)
+    figure = Figure(figsize=(side_in + 1.0, side_in), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(others, cmap="RdBu", vmin=-limit, vmax=limit)
+    _write_numbers(axes, mean, se, limit)
+    for start, size in zip([0, *accumulate(sizes)], sizes, strict=False):
+        corners = (
+            start - 0.5 + size * np.array([0, 1, 1, 0, 0]),
+            start - 0.5 + size * np.array([0, 0, 1, 1, 0]),
+        )
+        axes.plot(*corners, color="black", linewidth=2, clip_on=False)
+    axes.set_xticks(range(len(tasks)), tasks, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(tasks)), tasks)
+    axes.set(xlabel="… on the loss of", ylabel="effect of a step for …")
+    axes.set_title("Affinity, mean ± standard error" + ("; groups are framed" if decision else ""))
+    figure.colorbar(image, label="helps (blue) or harms (red): fall of the loss, relative, per learning rate")
+    figure.savefig(path, dpi=110)
+
+
+def _write_numbers(axes: Axes, mean: NDArray[np.float64], se: NDArray[np.float64], limit: float) -> None:
+    for i, j in np.ndindex(mean.shape):
+        value, error = mean[i, j], se[i, j]
+        unknown = math.isnan(value)
+        text = (
+            "not\nmeasured" if unknown else f"{value:.2g}\n± {'?' if math.isnan(error) else f'{error:.2g}'}"
+        )
+        axes.text(
+            j,
+            i,
+            text,
+            color="white" if i != j and abs(value) > 0.6 * limit else "black",
+            weight="bold" if abs(value) > error else "normal",
+            fontsize="small",
+            ha="center",
+            va="center",
+        )
+
+
+def curves_png(made: Report, path: Path) -> None:
+    """Each task's held-out loss over the rounds, the split marked; raises OSError.
+
+    Rounds before the split are grey, afterwards a colour stands for a group. The dotted line is the
+    constant predictor's loss on the same examples.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import, and an extra
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    tasks = made.spec.tasks
+    columns = min(COLUMNS, len(tasks))
+    rows = -(-len(tasks) // columns)
+    figure = Figure(figsize=(3.4 * columns, 2.4 * rows + 0.9), layout="constrained")
+    figure.subplots(rows, columns, squeeze=False, sharex=True)
+    colors = {group: f"C{i}" for i, group in enumerate(made.groups)}
+    split = made.spec.merge_rounds if made.decision else 0
+    for axes, task in zip(figure.axes, tasks, strict=False):
+        _draw_task(axes, [point for point in made.curve if point.task == task], colors, split)
+        axes.set_title(task, fontsize="medium")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in figure.axes[len(tasks) :]:
+        axes.set_axis_off()
+    for axes in figure.axes[max(0, len(tasks) - columns) : len(tasks)]:
+        axes.set_xlabel("rounds trained")
+        axes.tick_params(labelbottom=True)
+    handles = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    labels = [label for label in handles if not str(label).startswith("_")]
+    figure.legend(
+        handles=[handles[label] for label in labels], loc="outside lower center", ncols=2, fontsize="small"
+    )
+    figure.supylabel("held-out loss", fontsize="medium")
+    figure.suptitle(f"{made.name}: {made.spec.policy}")
+    figure.savefig(path, dpi=110)
+
+
+def _draw_task(axes: Axes, points: list[Point], colors: dict[str, str], split: int) -> None:
+    """One task's panel; a group's line begins with the merged weights that it inherited."""
+    _draw_line(axes, [point for point in points if point.round < split], GREY, "merged")
+    for group, color in colors.items():
+        own = [point for point in points if point.group == group and point.round >= split - 1]
+        _draw_line(axes, own, color, group)
+    constant = next((point.constant_loss for point in reversed(points) if point.constant_loss), None)
+    if constant is not None:
+        axes.axhline(constant, color=GREY, linestyle=":", linewidth=1, label="constant predictor")
+    if split:
+        axes.axvline(split, color=GREY, linestyle="--", linewidth=1, label="split")
+    axes.set_ylim(0, 1.04 * axes.get_ylim()[1])
+    axes.grid(alpha=0.25)
+
+
+def _draw_line(axes: Axes, points: list[Point], color: str, label: str) -> None:
+    if points:
+        trained = [point.round + 1 for point in points]
+        losses = [math.nan if point.loss is None else point.loss for point in points]
+        axes.plot(trained, losses, color=color, label=label, marker="o", markersize=3, linewidth=1.5)

@@ -1,0 +1,124 @@
+"""From the options of `mas demo` to jobs that can be run: everything is checked before anything starts.
+
+A preset of the workload fixes the size of the job, options override it, and the clients that are seen in
+training are dealt to the agents in turn, so that each agent plays several people (or buildings). The
+same seed, data and agents serve every policy that is compared.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from mas_edge.models.tasks import UnknownChoice, Workload, find
+from mas_edge.orchestrator.partitions import partition_from_text
+from mas_edge.orchestrator.spec import POLICIES, JobSpec, Policy, SpecRefused, check
+from mas_edge.wire.messages import Training
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+JOB = "demo"
+DEVICE = "edge-{}"
+
+
+class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user may say; None takes the preset's value."""
+
+    workload: str = "watch"
+    preset: str = "demo"
+    policy: str = "mas"
+    partition: str | None = None
+    tasks: str | None = None
+    groups: str = "auto"
+    rounds: int | None = None
+    merge_rounds: int | None = None
+    clients: int = 4
+    affinity: Literal["gram", "gram-full", "lookahead", "lookahead-momentum"] = "gram"
+    seed: int = 1
+
+
+class DemoPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A job, and which clients of the workload each agent has."""
+
+    spec: JobSpec
+    clients: dict[str, tuple[str, ...]]
+
+
+def demo_plan(options: DemoOptions) -> DemoPlan:
+    """The checked plan; raises WorkloadError, SpecRefused or PartitionRefused with what to change."""
+    workload = find(options.workload)
+    preset = workload.preset(options.preset)
+    tasks = _tasks(workload, options.tasks)
+    policy = _policy(options.policy)
+    if policy != "fixed" and options.partition is not None:
+        raise SpecRefused(f"--partition belongs to --policy fixed, not to {policy}")
+    if policy == "fixed" and options.partition is None:
+        raise SpecRefused("--policy fixed needs --partition, such as 'a+b,c'")
+    rounds = preset.rounds if options.rounds is None else options.rounds
+    clients = _deal(workload, options.clients)
+    training = Training(
+        workload=workload.name,
+        network=preset.network,
+        rounds=rounds,
+        epochs=preset.epochs,
+        batch=preset.batch,
+        lr=preset.lr,
+        seed=options.seed,
+        held_out_share=preset.held_out_share,
+        affinity=options.affinity,
+        affinity_every=preset.affinity_every,
+        reproducible=True,
+    )
+    spec = JobSpec(
+        name=JOB,
+        tasks=tasks,
+        training=training,
+        policy=policy,
+        devices=tuple(clients),
+        merge_rounds=_merge_rounds(options, policy, preset.merge_rounds),
+        groups=_groups(options.groups),
+        partition=partition_from_text(options.partition, tasks) if options.partition else (),
+        unseen=workload.unseen,
+    )
+    return DemoPlan(spec=check(spec), clients=clients)
+
+
+def _tasks(workload: Workload, text: str | None) -> tuple[str, ...]:
+    names = None if text is None else [name.strip() for name in text.split(",")]
+    return tuple(task.name for task in workload.choose(names))
+
+
+def _policy(name: str) -> Policy:
+    for policy in POLICIES:
+        if policy == name:
+            return policy
+    raise SpecRefused(f"no policy {name!r}; there are {', '.join(POLICIES)}")
+
+
+def _groups(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise SpecRefused(f"--groups {text!r}: give a number of groups, or auto") from None
+
+
+def _merge_rounds(options: DemoOptions, policy: Policy, preset: int) -> int:
+    if policy not in {"mas", "fixed"}:
+        return 0
+    return preset if options.merge_rounds is None else options.merge_rounds
+
+
+def _deal(workload: Workload, agents: int) -> dict[str, tuple[str, ...]]:
+    seen = [client for client in workload.clients if client not in workload.unseen]
+    if not 1 <= agents <= len(seen):
+        raise UnknownChoice(f"--clients must be 1 to {len(seen)}, the clients that train, not {agents}")
+    return {DEVICE.format(n + 1): tuple(seen[n::agents]) for n in range(agents)}
+
+
+def compared(text: str) -> Sequence[Policy]:
+    """The policies of `--compare`, in order; raises SpecRefused."""
+    return tuple(_policy(name.strip()) for name in text.split(","))

@@ -1,0 +1,207 @@
+"""The report of a job, from the store alone: what was learnt, how it was split, what it cost.
+
+``report`` folds the stored events into one struct; ``report.json`` is that struct. Losses are weighted by
+valid examples over devices. The scores that devices send in round r are those of the weights they
+received, so they stand under round r - 1. Energy comes from ``profiling.bill``: rows per task group and
+phase, and each host's total counted once. What the orchestrator's own child used (first weights, unseen
+clients) stands under the group ``orchestrator``. How it looks is ``orchestrator.pictures``' and
+``orchestrator.tables``' business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from mas_edge.orchestrator import job as jobs
+from mas_edge.orchestrator.affinity import Affinity, normalise, pool
+from mas_edge.orchestrator.job import Decision, Initialised, Judged
+from mas_edge.orchestrator.rounds import GaveUp, Heard
+from mas_edge.orchestrator.spec import JobSpec
+from mas_edge.orchestrator.workshop import GROUP
+from mas_edge.wire.messages import Profile, Score
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from mas_edge.orchestrator.job import Event
+
+
+class _Value(msgspec.Struct, frozen=True, kw_only=True):
+    """A value of the report."""
+
+
+class Point(_Value, frozen=True):
+    """A task's score under some weights, pooled over devices.
+
+    ``round`` is the 0-based round that produced the weights; ``loss`` and the rest are means per valid
+    example, None where nothing was evaluated.
+    """
+
+    task: str
+    group: str
+    round: int
+    count: float
+    loss: float | None
+    constant_loss: float | None
+    metric: float | None
+
+
+class AffinityTable(_Value, frozen=True):
+    """Row's encoder step on column's loss: mean, standard error (None: unknown), measured batches."""
+
+    tasks: tuple[str, ...]
+    mean: tuple[tuple[float | None, ...], ...]
+    se: tuple[tuple[float | None, ...], ...]
+    batches: tuple[tuple[int, ...], ...]
+
+
+class Report(_Value, frozen=True):
+    """Everything about a finished (or failed) job. Totals are sums of task means.
+
+    ``affinity`` is what the split went by; ``affinity_relative`` is each column over its self-effect,
+    which takes out that some losses fall faster than others.
+    """
+
+    name: str
+    phase: str
+    reason: str
+    spec: JobSpec
+    wall_s: float
+    parameters: dict[str, int]
+    groups: tuple[str, ...]
+    decision: Decision | None
+    affinity: AffinityTable | None
+    affinity_relative: AffinityTable | None
+    held_out: tuple[Point, ...]
+    unseen: tuple[Point, ...]
+    curve: tuple[Point, ...]
+    held_out_total: float | None
+    held_out_relative: float | None
+    unseen_total: float | None
+    unseen_relative: float | None
+    final_digests: dict[str, str]
+    gave_up: tuple[str, ...]
+
+
+Scored: TypeAlias = "dict[tuple[str, str, int], list[Score]]"
+
+
+def report(spec: JobSpec, stored: Iterable[tuple[float, Event]]) -> Report:
+    """The report of a job's stored events (job time in seconds, event)."""
+    events = list(stored)
+    job = jobs.replay(spec, events)
+    scored, unseen = _scores(event for _, event in events)
+    curve = tuple(_point(name, scores) for name, scores in sorted(scored.items(), key=lambda i: i[0][2]))
+    groups = tuple(run.group for run in job.runs)
+    last = spec.training.rounds - 1
+    held_out = _final(spec, [p for p in curve if p.round == last and p.group in groups])
+    judged = _final(spec, [_point(name, scores) for name, scores in unseen.items()])
+    pooled = pool(measured.sums for measured in job.measured) if job.measured else None
+    made = next((event for _, event in events if isinstance(event, Initialised)), None)
+    return Report(
+        name=spec.name,
+        phase=job.phase,
+        reason=job.reason,
+        spec=spec,
+        wall_s=events[-1][0] if events else 0.0,
+        parameters=made.parameters if made else {},
+        groups=groups,
+        decision=job.decision,
+        affinity=_table(pooled) if pooled else None,
+        affinity_relative=_table(normalise(pooled, "self")) if pooled else None,
+        held_out=held_out,
+        unseen=judged,
+        curve=curve,
+        held_out_total=total(held_out),
+        held_out_relative=relative(held_out),
+        unseen_total=total(judged),
+        unseen_relative=relative(judged),
+        final_digests={run.group: run.weights.digest for run in job.runs if run.weights},
+        gave_up=tuple(_gave_up(event) for _, event in events if isinstance(event, GaveUp)),
+    )
+
+
+def profiles(stored: Iterable[tuple[float, Event]]) -> tuple[tuple[str, Profile], ...]:
+    """(device, bill) of every training that was heard of, and of the orchestrator's own work."""
+    found: list[tuple[str, Profile]] = []
+    for _, event in stored:
+        match event:
+            case Heard(update=update):
+                found.append((update.key.device, update.profile))
+            case GaveUp(key=key, profile=profile):
+                found.append((key.device, profile))
+            case Initialised(profile=profile) | Judged(profile=profile):
+                found.append((GROUP, profile))
+    return tuple(found)
+
+
+def total(points: Sequence[Point]) -> float | None:
+    """Sum of the tasks' mean losses; None if one is unknown or there are none."""
+    losses = [p.loss for p in points]
+    known = [loss for loss in losses if loss is not None]
+    return math.fsum(known) if known and len(known) == len(losses) else None
+
+
+def relative(points: Sequence[Point]) -> float | None:
+    """Mean over the tasks of loss / constant predictor's loss; None if one is unknown."""
+    ratios = [p.loss / p.constant_loss for p in points if p.loss is not None and p.constant_loss]
+    return math.fsum(ratios) / len(ratios) if ratios and len(ratios) == len(points) else None
+
+
+def _scores(events: Iterable[Event]) -> tuple[Scored, Scored]:
+    held_out: Scored = defaultdict(list)
+    unseen: Scored = defaultdict(list)
+    for event in events:
+        if isinstance(event, Heard):
+            key = event.update.key
+            for score in event.update.scores:
+                held_out[score.task, key.group, key.round - 1].append(score)
+        elif isinstance(event, Judged):
+            for score in event.scores:
+                unseen[score.task, event.group, -1].append(score)
+    return held_out, unseen
+
+
+def _point(name: tuple[str, str, int], scores: list[Score]) -> Point:
+    task, group, round_ = name
+    count = math.fsum(score.count for score in scores)
+    return Point(
+        task=task,
+        group=group,
+        round=round_,
+        count=count,
+        loss=_mean([score.loss_sum for score in scores], count),
+        constant_loss=_mean([score.constant_loss_sum for score in scores], count),
+        metric=_mean([score.metric_sum for score in scores], count),
+    )
+
+
+def _mean(sums: list[float | None], count: float) -> float | None:
+    known = [value for value in sums if value is not None]
+    return math.fsum(known) / count if count and len(known) == len(sums) else None
+
+
+def _final(spec: JobSpec, points: Sequence[Point]) -> tuple[Point, ...]:
+    order = {task: position for position, task in enumerate(spec.tasks)}
+    return tuple(sorted(points, key=lambda point: order[point.task]))
+
+
+def _table(affinity: Affinity) -> AffinityTable:
+    def rows(matrix: Iterable[Iterable[float]]) -> tuple[tuple[float | None, ...], ...]:
+        return tuple(tuple(None if math.isnan(v) else float(v) for v in row) for row in matrix)
+
+    return AffinityTable(
+        tasks=affinity.tasks,
+        mean=rows(affinity.mean),
+        se=rows(affinity.se),
+        batches=tuple(tuple(int(n) for n in row) for row in affinity.batches),
+    )
+
+
+def _gave_up(event: GaveUp) -> str:
+    key = event.key
+    return f"{key.device}, round {key.round} of {key.group}: {event.reason}"

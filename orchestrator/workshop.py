@@ -1,0 +1,203 @@
+"""What the orchestrator does with its own hands: first weights, carving, merging, judging.
+
+Carving and merging are done at once with numpy, tensor by tensor. What takes torch (first weights, and
+evaluation on clients that no device has) is done by a short-lived child, ``python -m
+mas_edge.models.job``, one at a time, so that the orchestrator itself never imports torch. The child's
+seconds and joules stand under the group ``orchestrator``, never under a task group.
+
+Everything may be undertaken twice: results are named by their content, and what is under way is not
+begun again. A request that the child refuses, or a child that broke, ends the job with its reason.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from mas_edge.models import job as torch_child
+from mas_edge.models import weights
+from mas_edge.orchestrator import aggregate
+from mas_edge.orchestrator.job import Abandoned, Event, Init, Initialised, Job, Judge, Judged
+from mas_edge.orchestrator.rounds import Carve, Carved, Merge, Merged
+from mas_edge.profiling import ledger as books
+from mas_edge.profiling.cpu import host_time
+from mas_edge.profiling.ledger import Ledger, Slice, Use
+from mas_edge.profiling.meters import between
+from mas_edge.wire.messages import Profile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mas_edge.profiling.meters import Meter, Reading
+    from mas_edge.wire.blobs import BlobStore
+
+GROUP = "orchestrator"
+"""The group under which the orchestrator's own work is billed."""
+
+Chore: TypeAlias = Init | Carve | Merge | Judge
+
+
+@dataclass
+class _Child:
+    """The torch child at work, and what the meters said when it began."""
+
+    job: str
+    chore: Init | Judge
+    process: subprocess.Popen[bytes]
+    reading: Reading
+    busy_s: float
+
+
+class Workshop:
+    """The orchestrator's chores; results go to its blobs, files in the making to ``state``."""
+
+    def __init__(self, blobs: BlobStore, state: Path, meter: Meter) -> None:
+        self._blobs, self._state, self._meter = blobs, state, meter
+        self._child: _Child | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether the torch child is at work."""
+        return self._child is not None
+
+    def undertake(self, job: Job, chore: Chore) -> list[Event]:
+        """Do it, or begin it; what came of it already. A second child waits to be asked for again."""
+        match chore:
+            case Carve():
+                return [self._carve(chore)]
+            case Merge():
+                return [self._merge(chore)]
+            case Init() | Judge() if self._child is None:
+                self._child = self._start(job, chore)
+        return []
+
+    def poll(self) -> list[tuple[str, Event]]:
+        """What the child has brought since the last call: (job, event)."""
+        child = self._child
+        if child is None or child.process.poll() is None:
+            return []
+        self._child = None
+        return [(child.job, self._ended(child))]
+
+    def close(self) -> None:
+        """End the child; its chore will be begun anew."""
+        if self._child:
+            self._child.process.kill()
+            self._child.process.communicate()
+            self._child = None
+
+    # --- with numpy ----------------------------------------------------------------------------
+
+    def _carve(self, chore: Carve) -> Carved:
+        made = self._state / "carved.safetensors"
+        weights.carve(self._blobs.path(chore.source.digest), chore.tasks, made)
+        return Carved(group=chore.group, weights=self._blobs.adopt(made))
+
+    def _merge(self, chore: Merge) -> Merged:
+        made = self._state / "merged.safetensors"
+        updates = [
+            aggregate.Contribution(
+                device=update.device,
+                path=self._blobs.path(update.weights.digest),
+                encoder_weight=update.examples,
+                decoder_weights={score.task: score.count for score in update.trained},
+            )
+            for update in chore.updates
+            if update.weights is not None
+        ]
+        aggregate.merge(updates, made, base=self._blobs.path(chore.base.digest))
+        return Merged(group=chore.group, round=chore.round, weights=self._blobs.adopt(made))
+
+    # --- with torch ----------------------------------------------------------------------------
+
+    def _start(self, job: Job, chore: Init | Judge) -> _Child:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mas_edge.models.job"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"},
+        )
+        assert process.stdin is not None  # noqa: S101 - PIPE was asked for
+        process.stdin.write(msgspec.json.encode(self._request(job, chore)))
+        process.stdin.close()
+        return _Child(job.spec.name, chore, process, self._meter.read(), host_time().busy_s)
+
+    def _request(self, job: Job, chore: Init | Judge) -> torch_child.Request:
+        training = job.spec.training
+        if isinstance(chore, Init):
+            return torch_child.Init(
+                workload=training.workload,
+                network=training.network,
+                tasks=chore.tasks,
+                seed=training.seed,
+                out=str(self._first()),
+            )
+        return torch_child.Evaluate(
+            workload=training.workload,
+            network=training.network,
+            tasks=chore.tasks,
+            weights=str(self._blobs.path(chore.weights.digest)),
+            clients=job.spec.unseen,
+        )
+
+    def _first(self) -> Path:
+        return self._state / "first.safetensors"
+
+    def _ended(self, child: _Child) -> Event:
+        assert child.process.stdout is not None  # noqa: S101 - PIPE was asked for
+        with child.process.stdout as out:
+            said = out.read()
+        try:
+            answer: torch_child.Answer = msgspec.json.decode(said, type=torch_child.Answer)
+        except msgspec.MsgspecError:
+            code = child.process.returncode
+            return Abandoned(reason=f"the orchestrator's torch child ended with code {code} and no answer")
+        match answer, child.chore:
+            case torch_child.Initialised(), Init():
+                return Initialised(
+                    weights=self._blobs.adopt(self._first()),
+                    fingerprint=answer.fingerprint,
+                    parameters=answer.parameters,
+                    profile=self._profile(child, "initialise", answer.cost),
+                )
+            case torch_child.Evaluated(), Judge(group=group):
+                profile = self._profile(child, "evaluate unseen", answer.cost)
+                return Judged(group=group, scores=answer.scores, profile=profile)
+            case torch_child.Refused(), _:
+                return Abandoned(reason=answer.detail)
+        return Abandoned(reason=f"the orchestrator's torch child answered {type(answer).__name__}")
+
+    def _profile(self, child: _Child, phase: str, cost: torch_child.Cost) -> Profile:
+        """What the child cost: one slice from its start to its end."""
+        used, idle = between(child.reading, self._meter.read()), self._meter.idle
+        use = Use(
+            job=child.job,
+            group=GROUP,
+            round=0,
+            phase=phase,
+            wall_s=cost.wall_s,
+            cpu_s=cost.cpu_s,
+            peak_rss_bytes=cost.peak_rss_bytes,
+        )
+        piece = Slice(
+            t0_ns=used.t0_ns,
+            t1_ns=used.t1_ns,
+            energy_j=used.energy_j,
+            variance_j2=used.variance_j2,
+            busy_s=host_time().busy_s - child.busy_s,
+            uses=(use,),
+        )
+        idle_w, idle_u_w = (idle.power_w, idle.u_w) if idle else (None, None)
+        made = books.charge(Ledger(), piece, idle_w, idle_u_w, self._meter.sensor.gain_u)
+        return Profile(
+            rows=books.rows(made),
+            sensor=self._meter.sensor,
+            idle_w=idle_w,
+            idle_u_w=idle_u_w,
+            trace=made.trace,
+        )
