@@ -227,6 +227,9 @@ class _Paho:
         self._inbox.wake()
         self._client.disconnect()
         self._thread.join(_DRAIN_S)
+        # Without the way back to us the client goes when we go, and closes what it still has open.
+        client = self._client
+        client.on_connect = client.on_disconnect = client.on_message = client.on_publish = None
 
     # --- the connection's side: everything below runs in its thread, and an exception would end it ---
 

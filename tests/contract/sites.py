@@ -24,9 +24,11 @@ from mas_edge.wire.memory import Broker
 PATIENCE_S = 10.0
 
 
-def quick():
-    """A generator whose first backoffs are short, so that a reconnection does not make the suite wait."""
-    return random.Random(152872)
+class Hasty(random.Random):
+    """Draws near the low end only, so that a reconnection does not make the suite wait."""
+
+    def random(self):
+        return 0.01
 
 
 def until(condition, what=""):
@@ -60,6 +62,7 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = Address("127.0.0.1", self._listener.getsockname()[1])
         self.muted = False
+        self.swallowed_bytes = 0
         self.flowing = threading.Event()
         self.flowing.set()
         self._sockets = []
@@ -83,13 +86,17 @@ class Relay:
             threading.Thread(target=self._pass, args=(far, near, True), daemon=True).start()
 
     def _pass(self, source, sink, from_broker):
-        with source, suppress(OSError):
-            while data := source.recv(1 << 16):
-                if from_broker:
-                    self.flowing.wait()
-                if not (from_broker and self.muted):
-                    sink.sendall(data)
-            sink.shutdown(socket.SHUT_RDWR)
+        with source:
+            with suppress(OSError):
+                while data := source.recv(1 << 16):
+                    if from_broker:
+                        self.flowing.wait()
+                    if from_broker and self.muted:
+                        self.swallowed_bytes += len(data)
+                    else:
+                        sink.sendall(data)
+            with suppress(OSError):
+                sink.shutdown(socket.SHUT_RDWR)
 
     def cut(self):
         sockets, self._sockets = self._sockets, []
@@ -129,14 +136,13 @@ class ProcessSite:
 
     def __init__(self, launch):
         self._launch = launch
-        self.port = free_port()
-        self._process = launch(self.port)
+        self._process, self._port = launch(0)
         self.relays = {}
         self._buses = []
 
     def connect(self, client_id, will=None):
-        relay = self.relays[client_id] = Relay(self.port)
-        bus = connect(relay.address, client_id=client_id, will=will, rng=quick())
+        relay = self.relays[client_id] = Relay(self._port)
+        bus = connect(relay.address, client_id=client_id, will=will, rng=Hasty())
         self._buses.append(bus)
         return bus
 
@@ -146,7 +152,7 @@ class ProcessSite:
 
     def restart(self):
         self.stop()
-        self._process = self._launch(self.port)
+        self._process, _ = self._launch(self._port)
 
     def vanish(self, client_id):
         self.relays[client_id].close()
@@ -160,12 +166,14 @@ class ProcessSite:
 
 
 def launch_amqtt(port):
-    process, _ = embedded.start(port)
-    return process
+    """The embedded broker on this port, 0 for any, and its port."""
+    process, address = embedded.start(port)
+    return process, address.port
 
 
 def launch_mosquitto(port, *lines):
-    """mosquitto on this port with nothing but these lines of configuration, once it listens."""
+    """mosquitto on this port, 0 for any, with no more than these lines of configuration; and its port."""
+    port = port or free_port()
     if shutil.which("mosquitto") is None:
         pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
     lines = lines or ("allow_anonymous true",)
@@ -176,7 +184,7 @@ def launch_mosquitto(port, *lines):
     process.stdin.write(config)
     process.stdin.close()
     until(lambda: listening(port), "mosquitto listens")
-    return process
+    return process, port
 
 
 def listening(port):
