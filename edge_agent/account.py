@@ -26,6 +26,7 @@ from mas_edge.wire.host import boot_id, write_atomic
 from mas_edge.wire.messages import Key, Profile, Trace
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from mas_edge.profiling.meters import Meter, Reading
@@ -63,14 +64,15 @@ class _Moment:
 class Account:
     """The agent's ledger and the meter behind it."""
 
-    def __init__(self, path: Path, meter: Meter, bus: Bus) -> None:
+    def __init__(self, path: Path, meter: Meter, bus: Bus, spooled: Collection[Key] = ()) -> None:
+        """``spooled`` names the trainings whose bill stands in an answer on disk already."""
         self._path, self._meter, self._bus = path, meter, bus
         self._key: Key | None = None
         self._phase = "fetch"
         self._phases: dict[str, PhaseTime] = {}
         self._since: _Moment | None = None
         self._saved_s = time.monotonic()
-        self._ledger = self._recover()
+        self._ledger = self._recover(spooled)
 
     @property
     def energy_j(self) -> float | None:
@@ -82,12 +84,15 @@ class Account:
     def begin(self, key: Key) -> None:
         """An assignment was accepted; said again, it changes nothing."""
         if self._key != key:
-            self._key, self._phase, self._since = key, "fetch", self._now()
+            self._slice(())
+            self._key, self._phase, self._since = key, "fetch", self._since or self._now()
 
-    def train(self) -> None:
-        """The weights are here: from now on the worker's signs of life make the slices."""
+    def train(self, *, warm: bool) -> None:
+        """The weights are here: the worker's signs of life make the slices; a new one counts from zero."""
         self._slice(())
         self._phase = "runtime"
+        if not warm:
+            self._phases = {}
 
     def tick(self) -> None:
         """A turn of the loop: a slice, if it is time for one and no worker makes them."""
@@ -119,8 +124,12 @@ class Account:
             train_device=train_device,
         )
         self._ledger, self._phase = Ledger(), "upload"
-        self._save()
         return profile
+
+    def save(self) -> None:
+        """Put the ledger on disk; after ``bill`` only once the bill itself is there."""
+        self._saved_s = time.monotonic()
+        write_atomic(self._path, msgspec.json.encode(_Kept(boot_id(), self._key, self._ledger)))
 
     def lose(self) -> None:
         """The training in hand is given up: its joules stay, as phase ``lost``."""
@@ -128,17 +137,19 @@ class Account:
             self._slice(())
             self._ledger = books.lose(self._ledger, self._key)
             self._phase = "upload"
-            self._save()
+            self.save()
 
-    def end(self) -> None:
-        """The answer is stored: nothing is in hand."""
+    def end(self, key: Key) -> None:
+        """The answer is stored, or not wanted: nothing is in hand, unless the next training is already."""
+        if self._key != key:
+            return
         self._slice(())
         self._key, self._since = None, None
-        self._save()
+        self.save()
 
     def close(self) -> None:
         """Put the rest on disk and let go of the meter."""
-        self._save()
+        self.save()
         self._meter.close()
 
     # --- inside --------------------------------------------------------------------------------
@@ -184,7 +195,7 @@ class Account:
             self._meter.sensor.gain_u,
         )
         if time.monotonic() - self._saved_s > SAVE_S:
-            self._save()
+            self.save()
 
     def _now(self) -> _Moment:
         reading = None
@@ -201,17 +212,15 @@ class Account:
             received_bytes=self._bus.received_bytes,
         )
 
-    def _save(self) -> None:
-        self._saved_s = time.monotonic()
-        write_atomic(self._path, msgspec.json.encode(_Kept(boot_id(), self._key, self._ledger)))
-
-    def _recover(self) -> Ledger:
+    def _recover(self, spooled: Collection[Key]) -> Ledger:
         try:
             kept = msgspec.json.decode(self._path.read_bytes(), type=_Kept)
         except FileNotFoundError:
             return Ledger()
         except msgspec.MsgspecError as error:
             log.warning("%s is not a whole ledger (%s): what it held is lost", self._path, error)
+            return Ledger()
+        if kept.key in spooled:  # killed between the answer and the ledger: its joules are in the answer
             return Ledger()
         ledger = books.lose(kept.ledger, kept.key) if kept.key else kept.ledger
         if kept.boot != boot_id():  # the trace's clock began anew

@@ -62,7 +62,12 @@ class Agent:
         self._worker = WorkerProcess(state / "worker.log")
         self._outbox = Outbox(rng)
         device = about.device
-        self._publisher = Publisher(bus, self._blobs, lambda d, i: m.blob_topic(fleet, device, d, i))
+        self._publisher = Publisher(
+            bus,
+            self._blobs,
+            lambda digest, i: m.blob_topic(fleet, device, digest, i),
+            gather_s=0.0,  # the orchestrator is the only reader
+        )
         self._fetcher = Fetcher(
             bus,
             self._blobs,
@@ -71,8 +76,20 @@ class Agent:
             rng=rng,
         )
         able = frozenset((offer.workload, task) for offer in about.workloads for task in offer.tasks)
-        self._session = s.Session(able=able, spooled=self._spool.answers())
+        self._session = s.Session(able=able, spooled=tuple(filter(self._deliverable, self._spool.answers())))
         self._connections = 0
+
+    def _deliverable(self, answer: s.Answer) -> bool:
+        """An update whose weights the disk has lost is dropped: the orchestrator asks for it again."""
+        if (
+            not isinstance(answer, m.Update)
+            or answer.weights is None
+            or self._blobs.has(answer.weights.digest)
+        ):
+            return True
+        log.warning("the weights of %s are gone from the disk: it will be trained again", answer.key)
+        self._spool.remove(answer.key)
+        return False
 
     @property
     def busy(self) -> bool:
@@ -173,34 +190,33 @@ class Agent:
             self._account.heard(word.phases, word.examples, word.peak_rss_bytes)
         else:
             self._account.heard(word.phases)
-        if doing is None or word.key != doing.key:
+        if doing is None or not self._worker.means(word):
             return
+        key = doing.key
         match word:
             case Beat():
                 energy_j = self._account.energy_j
                 self._say(
-                    m.Progress(
-                        key=word.key, phase=word.phase, step=word.step, steps=word.steps, energy_j=energy_j
-                    )
+                    m.Progress(key=key, phase=word.phase, step=word.step, steps=word.steps, energy_j=energy_j)
                 )
             case Done():
                 self._step(s.Finished(answer=self._update(doing, word)))
             case Broke(reason="fingerprint" | "data"):
                 self._account.lose()
-                declined = m.Declined(key=word.key, reason=word.reason, detail=word.detail)
+                declined = m.Declined(key=key, reason=word.reason, detail=word.detail)
                 self._step(s.Finished(answer=declined))
             case Broke():
                 self._account.lose()
                 failed = m.Failed(
-                    key=word.key, reason=word.reason, detail=word.detail, profile=self._account.bill("cpu")
+                    key=key, reason=word.reason, detail=word.detail, profile=self._account.bill("cpu")
                 )
                 self._step(s.Finished(answer=failed))
 
     def _update(self, assign: m.Assign, done: Done) -> m.Update:
-        ref = self._blobs.adopt(self._result(assign)) if assign.train else None
+        ref = self._blobs.adopt(self._result) if assign.train else None
         profile = self._account.bill(done.train_device)
         return m.Update(
-            key=done.key,
+            key=assign.key,
             weights=ref,
             examples=done.examples,
             trained=done.trained,
@@ -209,8 +225,10 @@ class Agent:
             profile=profile,
         )
 
-    def _result(self, assign: m.Assign) -> Path:
-        return self._state / f"result-{assign.key.round}-{assign.key.attempt}.safetensors"
+    @property
+    def _result(self) -> Path:
+        """Where the worker puts its weights: it does one work after the other, so one place is enough."""
+        return self._state / "result.safetensors"
 
     # --- the session ---------------------------------------------------------------------------
 
@@ -235,9 +253,11 @@ class Agent:
             case s.Halt(assign=assign):
                 self._account.lose()
                 self._fetcher.drop(assign.weights.digest)
-                self._worker.halt(assign.key)
+                self._account.end(assign.key)
+                self._worker.halt()
             case s.Spool(answer=answer):
                 self._spool.add(answer)
+                self._account.save()
                 self._ask(answer.key, answer)
             case s.Resend(key=key):
                 answer = next(a for a in self._session.spooled if a.key == key)
@@ -245,7 +265,7 @@ class Agent:
             case s.Forget(key=key):
                 self._outbox.answered(key)
                 self._spool.remove(key)
-                self._account.end()
+                self._account.end(key)
 
     def _clear(self, keep: str) -> None:
         """Only weights in use and updates not yet stored stay on disk."""
@@ -255,12 +275,12 @@ class Agent:
 
     def _train(self, assign: m.Assign) -> None:
         source = self._sources[assign.training.workload]
-        self._account.train()
+        self._account.train(warm=self._worker.pid is not None)
         self._worker.start(
             Work(
                 assign=assign,
                 weights=str(self._blobs.path(assign.weights.digest)),
-                result=str(self._result(assign)),
+                result=str(self._result),
                 clients=source.clients,
                 root=str(source.root) if source.root else None,
                 train_device=self._train_config.device,

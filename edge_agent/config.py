@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -14,13 +14,13 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The ``[train]`` table. CUDA is used where torch finds it, and is not tested by us."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = 1
+    threads: Annotated[int, msgspec.Meta(ge=1)] = 1
 
 
 class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A ``[data.WORKLOAD]`` table: whose data this device has, and where (default: what is shipped)."""
 
-    clients: tuple[str, ...]
+    clients: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     root: str | None = None
 
 

@@ -19,6 +19,7 @@ import psutil
 from mas_edge.edge_agent.account import Account
 from mas_edge.edge_agent.agent import Agent
 from mas_edge.edge_agent.config import AgentConfig, DataConfig
+from mas_edge.edge_agent.spool import Spool
 from mas_edge.models.tasks import Source, UnknownChoice, find
 from mas_edge.profiling.choice import choose
 from mas_edge.wire import messages as m
@@ -52,7 +53,7 @@ def serve(config: AgentConfig, stop: StopSignal) -> None:
         config.fleet,
         bus,
         state,
-        Account(state / "account.json", meter, bus),
+        Account(state / "account.json", meter, bus, tuple(a.key for a in Spool(state / "spool").answers())),
         sources,
         rng=rng,
         train=config.train,

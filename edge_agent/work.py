@@ -9,6 +9,7 @@ blocks the daemon's loop, and turns a death into ``Broke``: that is an event, no
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -18,10 +19,12 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import msgspec
 
 from mas_edge.profiling.stopwatch import PhaseTime
-from mas_edge.wire.messages import AffinitySums, Assign, Key, Score
+from mas_edge.wire.messages import AffinitySums, Assign, Score
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 KILL_AFTER_S = 4.0
 """A worker that was told to halt and does not is killed after this long."""
@@ -32,7 +35,10 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str
 
 
 class Work(_Line, frozen=True):
-    """Do this assignment: paths of the received and of the resulting weights, and the data to use."""
+    """Do this assignment: paths of the received and of the resulting weights, and the data to use.
+
+    ``number`` tells two works on the same assignment apart; ``WorkerProcess`` gives it.
+    """
 
     assign: Assign
     weights: str
@@ -41,18 +47,19 @@ class Work(_Line, frozen=True):
     root: str | None = None
     train_device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 1
+    number: int = 0
 
 
 class Halt(_Line, frozen=True):
-    """Stop working on this key at the next micro-batch."""
+    """Stop the work of this number at the next micro-batch."""
 
-    key: Key
+    number: int
 
 
 class Beat(_Line, frozen=True):
     """A sign of life; ``phases`` are cumulated over the worker's life."""
 
-    key: Key
+    number: int
     phases: tuple[PhaseTime, ...]
     phase: str
     step: int
@@ -62,7 +69,7 @@ class Beat(_Line, frozen=True):
 class Done(_Line, frozen=True):
     """What the work brought. The resulting weights are on disk if it trained."""
 
-    key: Key
+    number: int
     phases: tuple[PhaseTime, ...]
     examples: int
     trained: tuple[Score, ...]
@@ -75,7 +82,7 @@ class Done(_Line, frozen=True):
 class Broke(_Line, frozen=True):
     """The work broke; ``reason`` names the kind (cancelled, fingerprint, data, killed, ...)."""
 
-    key: Key
+    number: int
     reason: str
     detail: str = ""
     phases: tuple[PhaseTime, ...] = ()
@@ -92,8 +99,9 @@ class WorkerProcess:
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
-        self._works: list[Key] = []
-        self._halted_s: float | None = None
+        self._works: dict[int, Work] = {}  # not ended yet
+        self._halted_s: dict[int, float] = {}  # of those, when they were told to stop
+        self._number, self._wanted = 0, 0
         self._words = msgspec.json.Decoder(Word)
 
     @property
@@ -103,32 +111,44 @@ class WorkerProcess:
 
     def start(self, work: Work) -> None:
         """Give it work; starts the process if there is none."""
-        self._works.append(work.assign.key)
+        self._number += 1
+        self._wanted = self._number
+        self._works[self._number] = work = msgspec.structs.replace(work, number=self._number)
         if self._process is None:
             self._process = self._spawn()
         self._tell(work)
 
-    def halt(self, key: Key) -> None:
-        """Stop that work soon; the worker stays warm unless it does not listen."""
-        if key in self._works and self._process:
-            self._tell(Halt(key=key))
-            self._halted_s = time.monotonic()
+    def halt(self) -> None:
+        """Stop all work soon; the worker stays warm unless it does not listen."""
+        self._wanted = 0
+        for number in self._works.keys() - self._halted_s.keys():
+            self._tell(Halt(number=number))
+            self._halted_s[number] = time.monotonic()
+
+    def means(self, word: Word) -> bool:
+        """Whether a word is about the last work that was started; what is said of halted ones is late."""
+        return word.number == self._wanted
 
     def heard(self) -> list[Word]:
         """What the worker said since the last call, ended by a Broke for everything if it died."""
         if self._process is None or self._process.stdout is None:
             return []
-        if self._halted_s is not None and time.monotonic() - self._halted_s > KILL_AFTER_S:
+        if self._halted_s and time.monotonic() - min(self._halted_s.values()) > KILL_AFTER_S:
             self._process.kill()
         data = self._process.stdout.read()
         if data == b"":
             return self._died()
         *lines, self._rest = (self._rest + (data or b"")).split(b"\n")
-        words = [self._words.decode(line) for line in lines if line]
+        try:
+            words = [self._words.decode(line) for line in lines if line]
+        except msgspec.MsgspecError as error:
+            log.warning("the worker said what is none of our lines (%s): it is killed", error)
+            self._process.kill()
+            return []
         for word in words:
-            if not isinstance(word, Beat) and word.key in self._works:
-                self._works.remove(word.key)
-                self._halted_s = None
+            if not isinstance(word, Beat):
+                self._works.pop(word.number, None)
+                self._halted_s.pop(word.number, None)
         return words
 
     def close(self) -> None:
@@ -167,12 +187,18 @@ class WorkerProcess:
                 return  # it died; heard() says so
 
     def _died(self) -> list[Word]:
+        """A Broke for what it was at; what waited behind halted work had no part in it and begins anew."""
         assert self._process is not None  # noqa: S101 - only called with a process
         code = self._process.wait()
-        works, self._works = self._works, []
+        works, halted = self._works, self._halted_s
         self.close()
-        self._rest = b""
-        self._halted_s = None
+        self._works, self._halted_s, self._rest = {}, {}, b""
+        if halted:
+            self._works = {number: work for number, work in works.items() if number not in halted}
+            self._process = self._spawn() if self._works else None
+            for work in self._works.values():
+                self._tell(work)
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         detail = f"the worker process ended {how}; its last words are in {self._log}"
-        return [Broke(key=key, reason="worker-killed", detail=detail) for key in works]
+        ended = works.keys() - self._works.keys()
+        return [Broke(number=number, reason="worker-killed", detail=detail) for number in sorted(ended)]

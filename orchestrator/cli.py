@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-WRONG, BROKEN = 2, 1
+WRONG, BROKEN, INTERRUPTED = 2, 1, 130
 
 
 def parser() -> argparse.ArgumentParser:
@@ -148,7 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, RuntimeError) as error:
         return _complain(error, BROKEN)
     except KeyboardInterrupt:
-        return 130
+        print("mas: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _complain(error: Exception, code: int) -> int:

@@ -1,7 +1,7 @@
 """Child processes of the demo, kept running as a service manager would keep them.
 
 A child that a signal killed is started again, after a pause that grows while it keeps dying; a child
-that ends with an error of its own is not: its last line says why, and that is for people. Every child
+that ends with an exit code of its own is not: its last line says why, and that is for people. Every child
 dies with this process. What children print goes to a file each and their last lines are kept in memory,
 so that there is something to say even when the disk is full.
 """
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 PAUSE_S = 0.2
 MOST_RESTARTS = 8
-STOP_S = 6.0
+STOP_S = 10.0
 
 
 class CrewFailed(RuntimeError):
-    """A child ended by itself with an error, or was killed too often."""
+    """A child ended by itself, or was killed too often."""
 
 
 @dataclass
@@ -57,23 +57,18 @@ class Crew:
         self._children[name] = child
         self._listen(child)
 
-    def ended(self, name: str) -> int | None:
-        """The exit code of a child that ended by itself, None while it runs."""
-        code = self._children[name].process.poll()
-        return code if code is not None and code >= 0 else None
-
     def last_words(self, name: str) -> str:
         """The last line that the child printed."""
         lines = self._children[name].last
         return lines[-1] if lines else "it printed nothing"
 
     def tend(self, time_s: float) -> None:
-        """Start again what was killed; raises CrewFailed for what ended with an error."""
+        """Start again what was killed; raises CrewFailed for what ended by itself, or was told to end."""
         for child in self._children.values():
             code = child.process.poll()
-            if code is None or code == 0:
+            if code is None:
                 continue
-            if code > 0:
+            if code >= 0:
                 raise CrewFailed(f"{child.name} ended with exit code {code}: {self.last_words(child.name)}")
             if child.deaths >= MOST_RESTARTS:
                 raise CrewFailed(f"{child.name} was killed {child.deaths} times (last by signal {-code})")

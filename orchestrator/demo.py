@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mas_edge.wire.messages import Progress
 
 FLEET = "demo"
-PLAN, REPORT, STATE, LOGS = "plan.json", "report.json", "state", "logs"
+PLAN, REPORT, STATE, LOGS, AGENTS = "plan.json", "report.json", "state", "logs", "agents"
 LOOK_S = 0.25
 """How often the demo looks into the store."""
 NO_ROOM_BYTES = 1 << 20
@@ -90,13 +90,31 @@ def prepare(plan: DemoPlan, out: Path) -> None:
                     f"--out {out} holds an unfinished run with other options: repeat those, or remove it"
                 )
             return
-        for path in out.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _remove_run(out)
     (out / LOGS).mkdir(parents=True, exist_ok=True)
     (out / STATE).mkdir()
     with contextlib.closing(open_store(out / STATE)) as store:
         store.add_job(plan.spec.name, msgspec.json.encode(plan.spec))
     write_atomic(out / PLAN, wanted)
+
+
+def _remove_run(out: Path) -> None:
+    """Remove what a run has made; what somebody put beside it stays."""
+    for folder in (STATE, LOGS, AGENTS, "weights"):
+        if (out / folder).is_dir():
+            shutil.rmtree(out / folder)
+    for pattern in (
+        "orchestrator.toml",
+        "edge-*.toml",
+        "profile.csv",
+        "manifest.json",
+        "affinity.png",
+        "losses.png",
+        PLAN,
+        REPORT,
+    ):
+        for path in out.glob(pattern):
+            path.unlink()
 
 
 def run(plan: DemoPlan, out: Path, meter: str, show: Show) -> Outcome:
@@ -127,14 +145,16 @@ def _look_on(crew: Crew, spec: JobSpec, out: Path, show: Show) -> Outcome:
             try:
                 crew.tend(time.monotonic())
             except CrewFailed:
-                watched.read(store, show)  # the orchestrator ends with an error when its job has failed
+                watched.read(store, show)  # the orchestrator ends when its job is over, well or not
                 if watched.job.over:
                     break
                 _explain_full_disk(out)
                 raise
             time.sleep(LOOK_S)
     if watched.job.phase == "failed":
-        raise DemoFailed(f"the job failed: {watched.job.reason}")
+        raise DemoFailed(
+            f"the job failed: {watched.job.reason} (logs in {out / LOGS}; remove {out} to try anew)"
+        )
     return Outcome(job=watched.job, wall_s=watched.time_s, restarts=tuple(crew.restarts))
 
 
@@ -181,7 +201,7 @@ def _configure(plan: DemoPlan, out: Path, port: int, meter: str) -> dict[str, li
     }
     for device, clients in plan.clients.items():
         config = out / f"{device}.toml"
-        state = json.dumps(str((out / "agents" / device).resolve()))
+        state = json.dumps(str((out / AGENTS / device).resolve()))
         data = f"\n[data.{plan.spec.training.workload}]\nclients = {json.dumps(clients)}\n"
         write_atomic(config, f'device = "{device}"\n{head}state = {state}\n{tail}{data}'.encode())
         commands[device] = _python("mas_edge.edge_agent.cli", "run", "--config", str(config))

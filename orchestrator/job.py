@@ -28,10 +28,10 @@ from mas_edge.orchestrator import rounds, split
 from mas_edge.orchestrator.affinity import Affinity, pool
 from mas_edge.orchestrator.rounds import Ask, Carved, Fact, GaveUp, Heard, Merged, Run, Value
 from mas_edge.orchestrator.spec import JobSpec
-from mas_edge.wire.messages import AffinitySums, BlobRef, Profile, Score
+from mas_edge.wire.messages import AffinitySums, BlobRef, Key, Profile, Score
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 
 class Initialised(Fact, frozen=True):
@@ -181,19 +181,17 @@ def owes(job: Job, time_s: float) -> tuple[Action, ...]:
     return ()
 
 
-def assignments(actions: tuple[Action, ...]) -> dict[str, Ask]:
+def assignments(actions: tuple[Action, ...], sent: Collection[Key] = ()) -> dict[str, Ask]:
     """Of all that is asked of devices, the one training that each device should do now.
 
-    The earliest round goes first and, among equals, the group that stands first in the plan; so
-    groups keep pace with each other and a device never waits for a group's slowest one while
-    another group has work for it.
+    What it was ``sent`` stays, as long as it is asked for. Else the earliest round goes first and,
+    among equals, the group that stands first in the plan: groups keep pace with each other, and no
+    device waits for a group's slowest one while another group has work for it.
     """
+    asks = (action for action in actions if isinstance(action, Ask))
     chosen: dict[str, Ask] = {}
-    for ask in actions:
-        if isinstance(ask, Ask):
-            present = chosen.get(ask.key.device)
-            if present is None or ask.key.round < present.key.round:
-                chosen[ask.key.device] = ask
+    for ask in sorted(asks, key=lambda ask: (ask.key not in sent, ask.key.round)):
+        chosen.setdefault(ask.key.device, ask)
     return chosen
 
 

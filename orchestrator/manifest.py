@@ -66,10 +66,17 @@ def manifest(plan: DemoPlan, hellos: Mapping[str, Hello]) -> Manifest:
         seed=training.seed,
         workload=training.workload,
         plan=msgspec.to_builtins(plan),
-        versions={name: md.version(name) for name in PACKAGES},
+        versions={name: version for name in PACKAGES if (version := _version(name))},
         machine=machine(),
         devices=devices,
     )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return md.version(package)
+    except md.PackageNotFoundError:
+        return None
 
 
 def machine(root: Path = Path("/")) -> Machine:

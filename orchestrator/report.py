@@ -85,6 +85,7 @@ class Report(_Value, frozen=True):
     unseen_relative: float | None
     final_digests: dict[str, str]
     gave_up: tuple[str, ...]
+    train_devices: tuple[str, ...] = ()
 
 
 Scored: TypeAlias = "dict[tuple[str, str, int], list[Score]]"
@@ -122,6 +123,7 @@ def report(spec: JobSpec, stored: Iterable[tuple[float, Event]]) -> Report:
         unseen_relative=relative(judged),
         final_digests={run.group: run.weights.digest for run in job.runs if run.weights},
         gave_up=tuple(_gave_up(event) for _, event in events if isinstance(event, GaveUp)),
+        train_devices=_train_devices(event for _, event in events),
     )
 
 
@@ -186,8 +188,13 @@ def _mean(sums: list[float | None], count: float) -> float | None:
 
 
 def _final(spec: JobSpec, points: Sequence[Point]) -> tuple[Point, ...]:
-    order = {task: position for position, task in enumerate(spec.tasks)}
-    return tuple(sorted(points, key=lambda point: order[point.task]))
+    """A point for every task in the job's order, unknown where nobody had labels; none if there are none."""
+    found = {point.task: point for point in points}
+    return tuple(found.get(task) or _nowhere(task) for task in spec.tasks) if found else ()
+
+
+def _nowhere(task: str) -> Point:
+    return Point(task=task, group="", round=-1, count=0.0, loss=None, constant_loss=None, metric=None)
 
 
 def _table(affinity: Affinity) -> AffinityTable:
@@ -200,6 +207,11 @@ def _table(affinity: Affinity) -> AffinityTable:
         se=rows(affinity.se),
         batches=tuple(tuple(int(n) for n in row) for row in affinity.batches),
     )
+
+
+def _train_devices(events: Iterable[Event]) -> tuple[str, ...]:
+    """Where the workers computed: cpu, cuda."""
+    return tuple(sorted({e.update.profile.train_device for e in events if isinstance(e, Heard)}))
 
 
 def _gave_up(event: GaveUp) -> str:

@@ -15,15 +15,15 @@ from __future__ import annotations
 import logging
 import random
 import time
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from mas_edge.orchestrator import aggregate
 from mas_edge.orchestrator import job as jobs
-from mas_edge.orchestrator.affinity import AffinityRefused, pool
+from mas_edge.orchestrator import rounds
+from mas_edge.orchestrator.intake import Answer, Intake
 from mas_edge.orchestrator.job import Event, Job
-from mas_edge.orchestrator.rounds import Ask, GaveUp, Heard
+from mas_edge.orchestrator.rounds import Ask
 from mas_edge.orchestrator.spec import JobSpec
 from mas_edge.wire import messages as m
 from mas_edge.wire.blobs import Fetcher, Publisher
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Answer: TypeAlias = m.Update | m.Declined | m.Failed
+
+A_TURN = 256
+"""Messages that are heard at most before the rest of the loop has its turn, however fast they come."""
 
 
 class Server:
@@ -62,12 +64,12 @@ class Server:
         self._outbox = Outbox(rng)
         self._publisher = Publisher(bus, blobs, lambda digest, i: m.blob_topic(fleet, m.EVERYONE, digest, i))
         self._fetcher = Fetcher(
-            bus, blobs, lambda device, digest: m.blob_topic(fleet, device, digest), self._need, rng=rng
+            bus, blobs, lambda device, digest: m.blob_topic(fleet, device, digest), self._say, rng=rng
         )
+        self._intake = Intake(blobs, self._fetcher, workshop)
         self._jobs: dict[str, Job] = {}
         self._since_s: dict[str, float] = {}  # our clock when the job's time was zero
         self._sent: dict[str, m.Assign] = {}
-        self._awaited: dict[str, m.Update] = {}  # digest -> the update whose weights are on their way
         self._known = set(store.devices())
         self._connections = 0
         self._resume()
@@ -82,7 +84,9 @@ class Server:
         if self._bus.connections != self._connections:
             self._connected()
         wait_s = timeout_s
-        while delivery := self._bus.get(wait_s):
+        for _ in range(A_TURN):
+            if (delivery := self._bus.get(wait_s)) is None:
+                break
             self._deliver(delivery.topic, delivery.payload)
             wait_s = 0.0
         for name, event in self._workshop.poll():
@@ -96,7 +100,12 @@ class Server:
 
     def wait_s(self) -> float:
         """How long the next turn may wait: little while there is something to pump or to collect."""
-        busy = self._workshop.busy or self._awaited or self._bus.inflight or self._outbox.next_s() is not None
+        busy = (
+            self._workshop.busy
+            or self._intake.awaited
+            or self._bus.inflight
+            or self._outbox.next_s() is not None
+        )
         return 0.02 if busy else 0.2
 
     # --- jobs and events -----------------------------------------------------------------------
@@ -127,14 +136,15 @@ class Server:
     def _remove_blobs(self) -> None:
         """Throw away updates and weights that no job refers to any more."""
         kept = {digest for each in self._jobs.values() for digest in jobs.referenced(each)}
-        for digest in self._blobs.digests() - kept - set(self._awaited):
+        for digest in self._blobs.digests() - kept - self._intake.awaited:
             self._blobs.remove(digest)
 
     def _reconcile(self) -> None:
         wanted: dict[str, m.Assign] = {}
+        sent = {assign.key for assign in self._sent.values()}
         for name, job in self._jobs.items():
             actions = jobs.owes(job, self._job_time_s(name))
-            for device, ask in jobs.assignments(actions).items():
+            for device, ask in jobs.assignments(actions, sent).items():
                 if device in self._known:
                     wanted.setdefault(device, _assign(job, ask))
             for action in actions:
@@ -147,8 +157,8 @@ class Server:
                 self._send_assign(device, assign, readers=wanted)
 
     def _send_assign(self, device: str, assign: m.Assign | None, readers: dict[str, m.Assign]) -> None:
-        if assign is None:
-            del self._sent[device]
+        if assign is None:  # not answered, and no longer wanted
+            self._say(device, m.Cancel(key=self._sent.pop(device).key))
             self._outbox.answered(device)
             return
         self._sent[device] = assign
@@ -169,25 +179,31 @@ class Server:
     def _say(self, device: str, message: m.Down) -> None:
         self._bus.publish(m.down_topic(self._fleet, device), m.encode(message))
 
-    def _need(self, device: str, need: m.Need) -> None:
-        self._say(device, need)
-
     def _deliver(self, topic: str, payload: bytes) -> None:
         place = m.parse_topic(self._fleet, topic)
         if place is None:
             return
         if place.leaf == "blob":
             whole = self._fetcher.receive(place.digest, place.index, payload, self._clock_s())
-            if whole and whole.digest in self._awaited:
-                self._answered(self._awaited.pop(whole.digest))
+            for update in self._intake.complete(whole.digest) if whole else ():
+                self._about_key(update.key.device, update)
             return
         try:
             if place.leaf == "up":
                 self._heard(place.device, m.decode_up(payload))
-            elif place.leaf == "alive" and m.decode_alive(payload).online and place.device not in self._known:
-                self._say(place.device, m.Greet())
+            elif place.leaf == "alive":
+                self._presence(place.device, m.decode_alive(payload))
         except m.MessageRefused as error:
             log.warning("%s said something that is none of our messages: %s", place.device, error)
+
+    def _presence(self, device: str, alive: m.Alive) -> None:
+        if alive.online and device not in self._known:
+            self._say(device, m.Greet())
+        elif not alive.online and device in self._sent:
+            key = self._sent[device].key
+            log.warning(
+                "%s is gone; job %s waits for it: round %d of %s", device, key.job, key.round, key.group
+            )
 
     def _heard(self, device: str, message: m.Up) -> None:
         if isinstance(message, m.Hello):
@@ -202,62 +218,54 @@ class Server:
             self._about_key(device, message)
 
     def _hello(self, device: str, hello: m.Hello) -> None:
-        if hello.device != device:
+        if hello.device != device or not m.is_name(device):
             log.warning("%s says that it is %s: ignored", device, hello.device)
             return
         self._store.remember_device(hello)
         self._known.add(device)
         self._say(device, m.Welcome(boot_id=hello.boot_id))
         sent = self._sent.get(device)
-        if hello.working_on and (sent is None or hello.working_on != sent.key):
+        if hello.working_on and self._asked(hello.working_on) is None:
             self._say(device, m.Cancel(key=hello.working_on))
         if sent and hello.working_on != sent.key:
             self._outbox.put(device, m.down_topic(self._fleet, device), m.encode(sent), self._clock_s())
 
+    def _asked(self, key: m.Key) -> Ask | None:
+        """What an answer under this key would answer; it may have been sent before a restart."""
+        job = self._jobs.get(key.job)
+        if job is None or job.over:
+            return None
+        return next((ask for run in job.runs if (ask := rounds.expected(run, key))), None)
+
     def _about_key(self, device: str, message: m.Accepted | m.Progress | Answer) -> None:
-        sent = self._sent.get(device)
-        expected = sent is not None and sent.key == message.key
+        ask = self._asked(message.key)
         match message:
-            case m.Accepted() if expected:
-                self._outbox.answered(device)
-            case m.Accepted():
-                self._say(device, m.Cancel(key=message.key))
             case m.Progress():
                 self._store.set_live(device, message)
-            case m.Update(weights=m.BlobRef() as ref) if expected and not self._blobs.has(ref.digest):
-                self._outbox.answered(device)
-                self._awaited[ref.digest] = message
-                self._fetcher.want(ref, device, self._clock_s())
-            case m.Update() | m.Declined() | m.Failed() if expected:
-                self._answered(message)
+            case m.Accepted():
+                if ask is None:
+                    self._say(device, m.Cancel(key=message.key))
+                self._heed(message.key)
+            case _ if ask:
+                self._answered(message, ask)
             case _:
                 self._say(device, m.Stored(key=message.key))
 
-    def _answered(self, message: Answer) -> None:
-        """A device's answer is whole: keep it, tell the device, drop what nobody wants."""
-        key = message.key
-        if key.job in self._jobs:
-            self._happened(key.job, self._event(message))
-        self._outbox.answered(key.device)
-        self._say(key.device, m.Stored(key=key))
+    def _heed(self, key: m.Key) -> None:
+        """The device has this assignment: no need to say it again."""
+        if (sent := self._sent.get(key.device)) and sent.key == key:
+            self._outbox.answered(key.device)
 
-    def _event(self, message: Answer) -> Heard | GaveUp:
-        if not isinstance(message, m.Update):
-            profile = message.profile if isinstance(message, m.Failed) else m.Profile()
-            return GaveUp(key=message.key, reason=message.reason, detail=message.detail, profile=profile)
-        sent = self._sent.get(message.key.device)
-        if message.weights is not None and sent is not None:
-            try:
-                aggregate.screen(
-                    self._blobs.path(message.weights.digest), self._blobs.path(sent.weights.digest)
-                )
-                _check_affinity(message.affinity, sent.tasks)
-            except (aggregate.UpdateRefused, AffinityRefused) as error:
-                log.warning("update of %s refused: %s", message.key.device, error)
-                return GaveUp(
-                    key=message.key, reason="update-refused", detail=str(error), profile=message.profile
-                )
-        return Heard(update=message)
+    def _answered(self, message: Answer, ask: Ask) -> None:
+        """Keep an answer as soon as it is whole, and tell the device; until then get its weights."""
+        event, key = self._intake.event(message, ask, self._clock_s()), message.key
+        self._heed(key)
+        if event is None:
+            return
+        self._happened(key.job, event)
+        if (sent := self._sent.get(key.device)) and sent.key == key:
+            del self._sent[key.device]
+        self._say(key.device, m.Stored(key=key))
 
 
 def _assign(job: Job, ask: Ask) -> m.Assign:
@@ -271,12 +279,3 @@ def _assign(job: Job, ask: Ask) -> m.Assign:
         evaluate=ask.evaluate,
         measure=ask.measure,
     )
-
-
-def _check_affinity(sums: m.AffinitySums | None, tasks: tuple[str, ...]) -> None:
-    """Raises AffinityRefused for sums that could not be pooled with those of other devices."""
-    if sums is None:
-        return
-    pool([sums])
-    if sums.tasks != tasks:
-        raise AffinityRefused(f"affinities of {', '.join(sums.tasks)}, asked for {', '.join(tasks)}")

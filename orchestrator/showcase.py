@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mas_edge.models.tasks import Source, find
 from mas_edge.orchestrator import tables
 from mas_edge.orchestrator.demo import REPORT, STATE, Outcome, prepare, run
 from mas_edge.orchestrator.manifest import manifest
@@ -32,6 +33,7 @@ from mas_edge.wire.host import write_atomic
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
     from rich.console import Console
 
@@ -60,6 +62,7 @@ def showcase(options: argparse.Namespace) -> int:
     policies = compared(options.compare) if options.compare else (options.policy,)
     plans = {policy: demo_plan(_demo_options(options, policy)) for policy in policies}
     choose(EnergyConfig(meter=options.meter))[0].close()  # a wrong --meter is found here, not in each agent
+    _check_data(plans.values())
     out = options.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     folders = {policy: out / policy if options.compare else out for policy in policies}
     for policy, plan in plans.items():
@@ -78,8 +81,18 @@ def showcase(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_data(plans: Iterable[DemoPlan]) -> None:
+    """Damaged data are found before anything starts; raises DataRefused."""
+    for plan in plans:
+        workload = find(plan.spec.training.workload)
+        clients = tuple(client for dealt in plan.clients.values() for client in dealt)
+        workload.dataset(Source(clients=(*clients, *plan.spec.unseen)), "all", 0.0)
+
+
 def _demo_options(options: argparse.Namespace, policy: str) -> DemoOptions:
     given = {name: getattr(options, name) for name in DemoOptions.__struct_fields__}
+    if options.compare and policy != "fixed":
+        given["partition"] = None
     return DemoOptions(**{**given, "policy": policy})
 
 

@@ -32,6 +32,7 @@ def job(console: Console, report: Report, bill: FleetBill) -> None:
         _decision(console, report.decision)
     console.print(_losses(report))
     bills.render(bills.table(bill, _short_names(report)), console)
+    console.print(f"trained on {', '.join(report.train_devices) or UNKNOWN}", highlight=False)
 
 
 def comparison(console: Console, arms: Sequence[tuple[str, Report, FleetBill, float]]) -> None:

@@ -11,6 +11,7 @@ begun again. A request that the child refuses, or a child that broke, ends the j
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -22,22 +23,31 @@ import msgspec
 from mas_edge.models import job as torch_child
 from mas_edge.models import weights
 from mas_edge.orchestrator import aggregate
+from mas_edge.orchestrator.affinity import AffinityRefused, pool
 from mas_edge.orchestrator.job import Abandoned, Event, Init, Initialised, Job, Judge, Judged
-from mas_edge.orchestrator.rounds import Carve, Carved, Merge, Merged
+from mas_edge.orchestrator.rounds import AnswerRefused, Carve, Carved, Merge, Merged, check
 from mas_edge.profiling import ledger as books
 from mas_edge.profiling.cpu import host_time
 from mas_edge.profiling.ledger import Ledger, Slice, Use
-from mas_edge.profiling.meters import between
+from mas_edge.profiling.meters import MeterUnavailable, between
+from mas_edge.wire.blobs import BlobRefused
 from mas_edge.wire.messages import Profile
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mas_edge.orchestrator.rounds import Ask
     from mas_edge.profiling.meters import Meter, Reading
     from mas_edge.wire.blobs import BlobStore
+    from mas_edge.wire.messages import Update
 
 GROUP = "orchestrator"
 """The group under which the orchestrator's own work is billed."""
+
+MOST_KILLS = 3
+"""A torch child that was killed this often, one after the other, ends its job."""
+
+log = logging.getLogger(__name__)
 
 Chore: TypeAlias = Init | Carve | Merge | Judge
 
@@ -49,7 +59,7 @@ class _Child:
     job: str
     chore: Init | Judge
     process: subprocess.Popen[bytes]
-    reading: Reading
+    reading: Reading | None
     busy_s: float
 
 
@@ -59,6 +69,7 @@ class Workshop:
     def __init__(self, blobs: BlobStore, state: Path, meter: Meter) -> None:
         self._blobs, self._state, self._meter = blobs, state, meter
         self._child: _Child | None = None
+        self._kills = 0
 
     @property
     def busy(self) -> bool:
@@ -77,9 +88,14 @@ class Workshop:
         return []
 
     def poll(self) -> list[tuple[str, Event]]:
-        """What the child has brought since the last call: (job, event)."""
+        """What the child has brought since the last call: (job, event). One that was killed begins anew."""
         child = self._child
-        if child is None or child.process.poll() is None:
+        if child is None or (code := child.process.poll()) is None:
+            return []
+        self._kills = self._kills + 1 if code < 0 else 0
+        if 0 < self._kills < MOST_KILLS:
+            log.warning("the torch child was killed by signal %d: its chore begins anew", -code)
+            self.close()
             return []
         self._child = None
         return [(child.job, self._ended(child))]
@@ -88,10 +104,25 @@ class Workshop:
         """End the child; its chore will be begun anew."""
         if self._child:
             self._child.process.kill()
-            self._child.process.communicate()
+            self._child.process.wait()
+            if self._child.process.stdout:
+                self._child.process.stdout.close()
             self._child = None
 
     # --- with numpy ----------------------------------------------------------------------------
+
+    def objection(self, update: Update, ask: Ask) -> str | None:
+        """Why an update must not count, as far as it is here; it may be asked again with its weights."""
+        try:
+            check(update, ask)
+            if update.affinity is not None:
+                pool([update.affinity])
+            if update.weights is not None and not self._blobs.missing(update.weights):
+                base = self._blobs.path(ask.weights.digest)
+                aggregate.screen(self._blobs.path(update.weights.digest), base)
+        except (AnswerRefused, AffinityRefused, BlobRefused, aggregate.UpdateRefused) as error:
+            return str(error)
+        return None
 
     def _carve(self, chore: Carve) -> Carved:
         made = self._state / "carved.safetensors"
@@ -125,7 +156,7 @@ class Workshop:
         assert process.stdin is not None  # noqa: S101 - PIPE was asked for
         process.stdin.write(msgspec.json.encode(self._request(job, chore)))
         process.stdin.close()
-        return _Child(job.spec.name, chore, process, self._meter.read(), host_time().busy_s)
+        return _Child(job.spec.name, chore, process, self._reading(), host_time().busy_s)
 
     def _request(self, job: Job, chore: Init | Judge) -> torch_child.Request:
         training = job.spec.training
@@ -172,9 +203,19 @@ class Workshop:
                 return Abandoned(reason=answer.detail)
         return Abandoned(reason=f"the orchestrator's torch child answered {type(answer).__name__}")
 
+    def _reading(self) -> Reading | None:
+        try:
+            return self._meter.read()
+        except MeterUnavailable as error:
+            log.warning("no reading: %s", error)
+            return None
+
     def _profile(self, child: _Child, phase: str, cost: torch_child.Cost) -> Profile:
         """What the child cost: one slice from its start to its end."""
-        used, idle = between(child.reading, self._meter.read()), self._meter.idle
+        last = self._reading()
+        if child.reading is None or last is None:
+            return Profile()
+        used, idle = between(child.reading, last), self._meter.idle
         use = Use(
             job=child.job,
             group=GROUP,

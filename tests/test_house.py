@@ -174,6 +174,11 @@ def test_importing_loads_nothing_heavy(module):
     assert run(sys.executable, "-c", code) == (0, "\n", "")
 
 
+def test_an_agent_that_offers_a_workload_loads_no_numpy():
+    code = "import sys, mas_edge.edge_agent.service as s; s.find('watch'); print('numpy' in sys.modules)"
+    assert run(sys.executable, "-c", code) == (0, "False\n", "")
+
+
 # --- documents ------------------------------------------------------------------------------------
 
 
@@ -268,3 +273,12 @@ def test_the_examples_in_docstrings_hold():
         result = doctest.testmod(module)
         assert result.attempted > 0, f"{source} has an example outside of a docstring"
         assert result.failed == 0, f"{source}: see the output"
+
+
+def test_every_published_defect_has_the_tests_that_its_page_names():
+    page = read("docs/published-defects.md")
+    assert re.findall(r"^\| (\d+) \|", page, re.MULTILINE) == [str(n) for n in range(1, 14)]
+    file = ""
+    for path, name in re.findall(r"`([\w/]*(?:\.py)?)::(\w+)`", page):
+        file = path or file
+        assert f"def {name}(" in read(file), f"{file} has no {name}"

@@ -37,6 +37,7 @@ from mas_edge.wire.topics import (
     check_name,
     down_topic,
     is_digest,
+    is_name,
     parse_topic,
     topic,
     up_topic,
@@ -190,6 +191,9 @@ class Cancel(_Message, frozen=True):
 Up: TypeAlias = Hello | Accepted | Declined | Failed | Progress | Update | Need
 Down: TypeAlias = Welcome | Greet | Assign | Stored | Cancel | Need
 
+LONGEST_BYTES = 4 << 20
+"""Control messages are small; what is longer is refused unread."""
+
 _up: msgspec.json.Decoder[Up] = msgspec.json.Decoder(Up)
 _down: msgspec.json.Decoder[Down] = msgspec.json.Decoder(Down)
 _alive = msgspec.json.Decoder(Alive)
@@ -224,9 +228,11 @@ _T = TypeVar("_T")
 
 
 def _decode(decoder: msgspec.json.Decoder[_T], payload: bytes) -> _T:
+    if len(payload) > LONGEST_BYTES:
+        raise MessageRefused(f"{len(payload)} bytes: a message has at most {LONGEST_BYTES}")
     try:
         return decoder.decode(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise MessageRefused(f"not a message of protocol {PROTOCOL}: {error}") from error
 
 
@@ -273,6 +279,7 @@ __all__ = [
     "down_topic",
     "encode",
     "is_digest",
+    "is_name",
     "parse_topic",
     "topic",
     "up_topic",

@@ -29,9 +29,14 @@ class NameRefused(WireError, ValueError):
     """A fleet or device name that cannot stand in a topic."""
 
 
+def is_name(name: str) -> bool:
+    """Whether this can be the name of a fleet or device."""
+    return name != EVERYONE and _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str, what: str = "device") -> str:
     """The name, if it can stand in a topic; raises NameRefused."""
-    if not _NAME.fullmatch(name) or name == EVERYONE:
+    if not is_name(name):
         raise NameRefused(
             f"{what} name {name!r}: use 1 to 48 of a-z, 0-9 and '-', not starting with '-', not {EVERYONE!r}"
         )

@@ -6,23 +6,23 @@ is down, how the jerk and the turning rate swell and fade, what comes next, and 
 networks are small 1-d residual ones: ``micro`` for demos and boards, ``small`` to compare with other
 frameworks. Data and labels are made in ``watch_data``.
 
-Importing this loads neither torch nor the recordings: both daemons do it.
+Importing this loads neither torch nor numpy nor the recordings: both daemons do it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from mas_edge.models.tasks import Array, Preset, Task, UnknownChoice, Workload
-from mas_edge.models.workloads import watch_data as data
+from mas_edge.models.tasks import Preset, Task, UnknownChoice, Workload
+from mas_edge.models.workloads import watch_numbers as numbers
 
 if TYPE_CHECKING:
     from torch import nn
 
-TRAINED = data.CLIENTS[:8]
-UNSEEN = data.CLIENTS[8:]
+    from mas_edge.models.tasks import Array, Dataset, Source, View
+
+TRAINED = numbers.CLIENTS[:8]
+UNSEEN = numbers.CLIENTS[8:]
 EXERCISES = (
     "pendulum",
     "abduction",
@@ -36,7 +36,7 @@ EXERCISES = (
 _WIDTHS = {"micro": (32, 32, 48, 64), "small": (40, 56, 72, 104)}
 """Channels of the stem and of each block, per network."""
 
-_BLOCKS = data.WINDOW // data.BLOCK
+_BLOCKS = numbers.WINDOW // numbers.BLOCK
 _COLOURS = ("tab:blue", "tab:orange", "tab:green")
 
 TASKS = (
@@ -46,32 +46,32 @@ TASKS = (
         "cross-entropy",
         "accuracy",
         (7,),
-        np.array(data.EXERCISE_LOG_PRIOR),
+        numbers.EXERCISE_LOG_PRIOR,
     ),
-    Task("gravity", "which way is down", "mse", "mae", (3,), np.array(data.GRAVITY)),
-    Task("jerk", "envelope of the jerk", "mse", "mae", (_BLOCKS,), np.zeros(1), "σ of ln"),
-    Task("rotation", "envelope of the turning rate", "mse", "mae", (_BLOCKS,), np.zeros(1), "σ of ln"),
-    Task("forecast", "the next 0.32 s", "mse", "mae", (6, data.AFTER), np.zeros(1), "σ"),
-    Task("autoencoder", "the window itself", "mse", "mae", (6, data.WINDOW), np.zeros(1), "σ"),
+    Task("gravity", "which way is down", "mse", "mae", (3,), numbers.GRAVITY),
+    Task("jerk", "envelope of the jerk", "mse", "mae", (_BLOCKS,), (0.0,), "σ of ln"),
+    Task("rotation", "envelope of the turning rate", "mse", "mae", (_BLOCKS,), (0.0,), "σ of ln"),
+    Task("forecast", "the next 0.32 s", "mse", "mae", (6, numbers.AFTER), (0.0,), "σ"),
+    Task("autoencoder", "the window itself", "mse", "mae", (6, numbers.WINDOW), (0.0,), "σ"),
     Task(
         "side",
         "which arm (a control)",
         "cross-entropy",
         "accuracy",
         (2,),
-        np.array(data.SIDE_LOG_PRIOR),
+        numbers.SIDE_LOG_PRIOR,
         default=False,
     ),
 )
 
 DEFINITION = f"""watch 1
 file: float16 recordings of seglearn 1.2.5, in order of person, exercise, side
-span: 1 + 128 + 16 samples at 50 Hz, every 64; input = the 128, less {data.MEAN}, over {data.STD}
+span: 1 + 128 + 16 samples at 50 Hz, every 64; input = the 128, less {numbers.MEAN}, over {numbers.STD}
 exercise, side: the recording's
 gravity: unit vector of the accelerometer's mean over the 128, weighted by numpy.hanning(128)
 jerk: 50 * backward difference of the accelerometer; Euclidean norm; RMS over each 16; ln(x + 0.01);
-  less and over {data.JERK}
-rotation: norm of the gyroscope; RMS over each 16; ln(x + 0.01); less and over {data.ROTATION}
+  less and over {numbers.JERK}
+rotation: norm of the gyroscope; RMS over each 16; ln(x + 0.01); less and over {numbers.ROTATION}
 forecast: the 16 after, normalised as the input
 autoencoder: the input
 held out: the last max(1, round(share * n)) spans of each recording; the two before them in no view
@@ -96,15 +96,24 @@ def decoder(network: str, task: Task) -> nn.Module:
         case "forecast":
             return conv1d.Ahead(channels, *task.shape)
         case "autoencoder":
-            return conv1d.Upsample(channels, task.shape[0], data.WINDOW // _positions(network))
+            return conv1d.Upsample(channels, task.shape[0], numbers.WINDOW // _positions(network))
         case _:
             return conv1d.Summary(channels, task.shape[0])
 
 
+def dataset(source: Source, view: View, held_out_share: float) -> Dataset:
+    """The clients' windows; raises DataRefused, UnknownChoice."""
+    from mas_edge.models.workloads import watch_data  # noqa: PLC0415 - imports numpy
+
+    return watch_data.dataset(source, view, held_out_share)
+
+
 def draw(task: Task, inputs: Array, target: Array, axes: Any) -> None:
     """Picture one example: its input (6, 128) in grey, and this task's target over it."""
-    time_s = np.arange(data.WINDOW) / data.RATE_HZ
-    end_s, after_s = data.WINDOW / data.RATE_HZ, data.AFTER / data.RATE_HZ
+    import numpy as np  # noqa: PLC0415 - the daemons do without
+
+    time_s = np.arange(numbers.WINDOW) / numbers.RATE_HZ
+    end_s, after_s = numbers.WINDOW / numbers.RATE_HZ, numbers.AFTER / numbers.RATE_HZ
     axes.plot(time_s, inputs.T, color="0.8", linewidth=0.7)
     match task.name:
         case "exercise" | "side":
@@ -121,7 +130,7 @@ def draw(task: Task, inputs: Array, target: Array, axes: Any) -> None:
             axes.stairs(target, edges_s, baseline=None, color="tab:red", linewidth=2, zorder=3)
         case "forecast":
             axes.axvline(end_s, color="0.3", linestyle=":")
-            _three(axes, end_s + np.arange(data.AFTER) / data.RATE_HZ, target)
+            _three(axes, end_s + np.arange(numbers.AFTER) / numbers.RATE_HZ, target)
         case _:
             _three(axes, time_s, target)
     axes.set(xlim=(0, end_s + after_s), ylim=(-6, 6), xlabel="s", ylabel="σ")
@@ -143,7 +152,7 @@ def _widths(network: str) -> tuple[int, ...]:
 
 def _positions(network: str) -> int:
     """Length of the encoder's output in time: every width halves it."""
-    return data.WINDOW >> len(_widths(network))
+    return numbers.WINDOW >> len(_widths(network))
 
 
 PRESETS = (
@@ -176,13 +185,13 @@ workload = Workload(
     title="real smartwatch sensors, ten people, seven shoulder exercises",
     tasks=TASKS,
     networks=tuple(_WIDTHS),
-    clients=data.CLIENTS,
+    clients=numbers.CLIENTS,
     unseen=UNSEEN,
-    input_shape=(6, data.WINDOW),
+    input_shape=(6, numbers.WINDOW),
     definition=DEFINITION,
     encoder=encoder,
     decoder=decoder,
-    dataset=data.dataset,
+    dataset=dataset,
     draw=draw,
     presets=PRESETS,
 )

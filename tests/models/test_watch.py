@@ -10,6 +10,7 @@ import pytest
 from mas_edge.models import losses
 from mas_edge.models.tasks import DataRefused, Source, UnknownChoice, find
 from mas_edge.models.workloads import watch_data as data
+from mas_edge.models.workloads import watch_numbers as numbers
 from mas_edge.models.workloads.watch import EXERCISES, TRAINED, workload
 
 BUILT = ("gravity", "jerk", "rotation", "forecast", "autoencoder")
@@ -26,7 +27,7 @@ def everything():
     return seen, seen.batch(np.arange(len(seen)))
 
 
-def ramp(samples=data.SPAN):
+def ramp(samples=numbers.SPAN):
     """A span whose sample number can be read off every channel."""
     return np.repeat(np.arange(samples, dtype=np.float32)[None, None], 6, axis=1)
 
@@ -51,13 +52,15 @@ def test_there_are_3567_windows():
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.9])
 def test_no_sample_is_both_trained_on_and_held_out(recordings, share):
     for recording in recordings:
-        starts = np.arange(len(data.spans(recording.signal))) * data.STRIDE
+        starts = np.arange(len(data.spans(recording.signal))) * numbers.STRIDE
         trained = starts[data.in_view(recording, "train", share)]
         held_out = starts[data.in_view(recording, "held-out", share)]
         assert len(held_out) == max(1, round(share * len(starts)))
         if len(trained):
-            assert trained[-1] + data.SPAN <= held_out[0]
-            assert trained[-1] + data.STRIDE + data.SPAN > held_out[0], "no more is given up than must be"
+            assert trained[-1] + numbers.SPAN <= held_out[0]
+            assert trained[-1] + numbers.STRIDE + numbers.SPAN > held_out[0], (
+                "no more is given up than must be"
+            )
 
 
 def test_without_a_share_everything_is_trained_on():
@@ -75,31 +78,33 @@ def test_people_do_not_share_windows():
 def test_the_forecast_is_what_comes_right_after_the_input_and_is_not_in_it():
     span = ramp()
     assert data.labels(span)["autoencoder"].shape == (1, 6, 128)
-    inputs = data.labels(span)["autoencoder"] * np.array(data.STD)[:, None] + np.array(data.MEAN)[:, None]
-    future = data.labels(span)["forecast"] * np.array(data.STD)[:, None] + np.array(data.MEAN)[:, None]
+    inputs = (
+        data.labels(span)["autoencoder"] * np.array(numbers.STD)[:, None] + np.array(numbers.MEAN)[:, None]
+    )
+    future = data.labels(span)["forecast"] * np.array(numbers.STD)[:, None] + np.array(numbers.MEAN)[:, None]
     assert inputs.max() == pytest.approx(128, abs=1e-3)
     np.testing.assert_allclose(future[0, 0], np.arange(129, 145), atol=1e-3)
 
 
 def test_gravity_is_the_unit_vector_along_a_still_watchs_acceleration():
-    still = np.zeros((1, 6, data.SPAN), np.float32)
+    still = np.zeros((1, 6, numbers.SPAN), np.float32)
     still[0, :3] = np.array([0.0, 3.0, -4.0])[:, None]
     np.testing.assert_allclose(data.gravity(still), [[0, 0.6, -0.8]], rtol=1e-6)
-    assert not data.gravity(np.zeros((1, 6, data.SPAN), np.float32)).any()
+    assert not data.gravity(np.zeros((1, 6, numbers.SPAN), np.float32)).any()
 
 
 def test_envelopes_equal_the_hand_calculation():
     span = ramp()  # every accelerometer axis rises 1 g a sample: jerk = 50 * sqrt(3) g/s
-    jerk = data.labels(span)["jerk"] * data.JERK[1] + data.JERK[0]
+    jerk = data.labels(span)["jerk"] * numbers.JERK[1] + numbers.JERK[0]
     np.testing.assert_allclose(jerk, np.log(50 * np.sqrt(3) + 0.01) * np.ones((1, 8)), rtol=1e-5)
-    rotation = np.exp(data.labels(span)["rotation"] * data.ROTATION[1] + data.ROTATION[0]) - 0.01
+    rotation = np.exp(data.labels(span)["rotation"] * numbers.ROTATION[1] + numbers.ROTATION[0]) - 0.01
     first = np.sqrt(3 * np.mean(np.arange(1, 17) ** 2))
     assert rotation[0, 0] == pytest.approx(first, rel=1e-4)
 
 
 def test_the_label_definitions_have_not_changed():
     """Fails when labels are made differently: then change DEFINITION, so that fingerprints differ."""
-    t = np.arange(data.SPAN) / data.RATE_HZ
+    t = np.arange(numbers.SPAN) / numbers.RATE_HZ
     span = np.stack([np.sin((k + 1) * t + k) for k in range(6)])[None].astype(np.float32)
     means = {name: round(float(np.abs(label).mean()), 4) for name, label in data.labels(span).items()}
     assert means == {
@@ -113,7 +118,7 @@ def test_the_label_definitions_have_not_changed():
 
 def test_the_frozen_constants_are_those_of_the_shipped_recordings():
     for name, value in data.fit(TRAINED).items():
-        np.testing.assert_allclose(getattr(data, name), value, atol=6e-5, err_msg=name)
+        np.testing.assert_allclose(getattr(numbers, name), value, atol=6e-5, err_msg=name)
 
 
 def test_inputs_and_targets_are_normalised(everything):
@@ -148,7 +153,7 @@ def test_windows_of_one_recording_follow_each_other():
     whole = workload.dataset(Source(("1",)), "all", 0.0)
     windows = whole.batch(np.arange(10)).inputs
     for here, there in pairwise(windows):
-        np.testing.assert_array_equal(here[:, data.STRIDE :], there[:, : -data.STRIDE])
+        np.testing.assert_array_equal(here[:, numbers.STRIDE :], there[:, : -numbers.STRIDE])
 
 
 def test_an_unknown_client_or_share_is_refused_with_what_there_is():
@@ -201,6 +206,8 @@ def test_the_licence_travels_with_the_recordings():
     assert "Redistributions in binary form" in notice
 
 
-def test_importing_the_workload_loads_neither_torch_nor_the_recordings():
-    program = "import sys, mas_edge.models.workloads.watch; sys.exit('torch' in sys.modules)"
+def test_importing_the_workload_loads_neither_torch_nor_numpy():
+    program = (
+        "import sys, mas_edge.models.workloads.watch; sys.exit(len({'torch', 'numpy'} & {*sys.modules}))"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)

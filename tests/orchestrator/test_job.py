@@ -169,6 +169,22 @@ def test_a_device_does_the_earliest_round_first_and_groups_in_the_plans_order():
     assert chosen["d"].key.group == "first"
 
 
+def test_a_device_keeps_the_training_that_it_was_sent_as_long_as_it_is_asked_for():
+    asks = tuple(
+        Ask(
+            key=Key(job="j", group=group, round=2, attempt=0, device="d"),
+            tasks=(group,),
+            weights=ref("w"),
+            train=True,
+            evaluate=False,
+            measure=False,
+        )
+        for group in ("first", "second")
+    )
+    assert jobs.assignments(asks, {asks[1].key})["d"].key.group == "second"
+    assert jobs.assignments(asks[:1], {asks[1].key})["d"].key.group == "first"
+
+
 def test_a_group_that_fails_fails_the_job_with_its_reason():
     job, _ = jobs.step(Job(spec=spec()), answer(jobs.Init(tasks=TASKS)), 0.0)
     for time_s in (0.0, 100.0, 200.0):

@@ -24,6 +24,13 @@ def decoder(kind):
     return m.decode_up if kind in get_args(m.Up) else m.decode_down
 
 
+def test_what_is_nested_without_end_or_longer_than_any_message_is_refused():
+    nested = b'{"kind":"accepted","later":' + b"[" * 200_000
+    for payload in (nested, b" " * (m.LONGEST_BYTES + 1)):
+        with pytest.raises(m.MessageRefused):
+            m.decode_up(payload)
+
+
 def test_every_message_has_its_bytes_pinned():
     assert {type(message) for message in GOLDEN} == set(CLASSES)
 

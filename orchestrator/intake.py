@@ -1,0 +1,78 @@
+"""Answers of devices on their way to becoming events: whole, sound, and each only once.
+
+An update names its weights by digest; they are fetched before it counts. What could not be merged, or
+measured, or billed is refused here, in words, so that nothing a device sends can stop the orchestrator
+now or when the stored event is replayed. Which answers are expected is ``orchestrator.rounds``' business.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from mas_edge.orchestrator import rounds
+from mas_edge.orchestrator.rounds import Ask, GaveUp, Heard
+from mas_edge.wire import messages as m
+
+if TYPE_CHECKING:
+    from mas_edge.orchestrator.workshop import Workshop
+    from mas_edge.wire.blobs import BlobStore, Fetcher
+
+log = logging.getLogger(__name__)
+
+Answer: TypeAlias = m.Update | m.Declined | m.Failed
+
+
+class Intake:
+    """Updates whose weights are on their way, one per device."""
+
+    def __init__(self, blobs: BlobStore, fetcher: Fetcher, workshop: Workshop) -> None:
+        self._blobs, self._fetcher, self._workshop = blobs, fetcher, workshop
+        self._awaited: dict[str, tuple[m.Update, str]] = {}  # device -> update, digest of its weights
+
+    @property
+    def awaited(self) -> set[str]:
+        """Digests of weights that are on their way."""
+        return {digest for _, digest in self._awaited.values()}
+
+    def complete(self, digest: str) -> tuple[m.Update, ...]:
+        """The updates that waited for these weights, which are here now."""
+        return tuple(update for update, awaited in self._awaited.values() if awaited == digest)
+
+    def event(self, message: Answer, ask: Ask, time_s: float) -> Heard | GaveUp | None:
+        """What an answer comes to; None while its weights are on their way."""
+        event = self._event(message, ask, time_s)
+        if event is not None:
+            self._forget(message.key.device)
+        return event
+
+    def _event(self, message: Answer, ask: Ask, time_s: float) -> Heard | GaveUp | None:
+        key, profile = message.key, m.Profile() if isinstance(message, m.Declined) else message.profile
+        if not rounds.sound_bill(profile):
+            log.warning("%s, round %s of %s: the bill cannot be, left out", key.device, key.round, key.group)
+            profile = m.Profile()
+        if not isinstance(message, m.Update):
+            return GaveUp(key=key, reason=message.reason, detail=message.detail, profile=profile)
+        if objection := self._workshop.objection(message, ask):
+            log.warning("update of %s refused: %s", key.device, objection)
+            return GaveUp(key=key, reason="update-refused", detail=objection, profile=profile)
+        if message.weights is not None and not self._blobs.has(message.weights.digest):
+            self._await(message, message.weights, time_s)
+            return None
+        return Heard(update=msgspec.structs.replace(message, profile=profile))
+
+    def _await(self, update: m.Update, ref: m.BlobRef, time_s: float) -> None:
+        device = update.key.device
+        if device in self._awaited and self._awaited[device][1] != ref.digest:
+            self._forget(device)
+        self._fetcher.want(ref, device, time_s)
+        self._awaited[device] = update, ref.digest
+
+    def _forget(self, device: str) -> None:
+        """Nothing is awaited from this device any more, nor asked for if nobody else has to send it."""
+        if device in self._awaited:
+            _, digest = self._awaited.pop(device)
+            if digest not in self.awaited:
+                self._fetcher.drop(digest)
