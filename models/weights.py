@@ -11,8 +11,6 @@ It does not train, average or send weights, and it never imports torch: the daem
 
 from __future__ import annotations
 
-import hashlib
-import os
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -21,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from mas_edge.models.tasks import WorkloadError
+from mas_edge.wire.host import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,8 +33,6 @@ Layout: TypeAlias = "Mapping[str, tuple[tuple[int, ...], str]]"
 
 ENCODER = "encoder"
 """The part that all tasks share."""
-
-_READ_BYTES = 1 << 20
 
 
 class WeightsRefused(WorkloadError, ValueError):
@@ -87,30 +84,12 @@ def check(state: State, expected: Layout) -> None:
 
 def save(path: Path, state: State) -> None:
     """Write a state: the same state gives the same bytes; on disk when this returns."""
-    data = to_bytes({name: np.ascontiguousarray(state[name]) for name in sorted(state)})
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_atomic(path, to_bytes({name: np.ascontiguousarray(state[name]) for name in sorted(state)}))
 
 
 def load(path: Path) -> dict[str, NDArray[Any]]:
     """The state in a file; raises WeightsRefused if it is not safetensors, OSError if not readable."""
     return dict(_tensors(path))
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            sha.update(block)
-    return sha.hexdigest()
 
 
 def carve(path: Path, tasks: Sequence[str], out: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_child_process_writes_first_weights_and_says_what_they_are_and_cost(tm
 def test_the_same_request_gives_the_same_bytes(tmp_path):
     for name in ("one", "two"):
         ask(init(tmp_path / name))
-    assert weights.digest(tmp_path / "one") == weights.digest(tmp_path / "two")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_weights_are_evaluated_on_people_that_nobody_trains_on(tmp_path):

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -35,8 +33,7 @@ def test_equal_states_give_equal_bytes(tmp_path_factory, order):
     folder = tmp_path_factory.mktemp("w")
     weights.save(folder / "one", STATE)
     weights.save(folder / "two", {name: np.asfortranarray(STATE[name]) for name in order})
-    assert weights.digest(folder / "one") == weights.digest(folder / "two")
-    assert weights.digest(folder / "one") == hashlib.sha256((folder / "two").read_bytes()).hexdigest()
+    assert (folder / "one").read_bytes() == (folder / "two").read_bytes()
 
 
 def test_parts_are_the_encoder_and_a_decoder_per_task():
