@@ -31,7 +31,11 @@ def job(console: Console, report: Report, bill: FleetBill) -> None:
     if report.decision:
         _decision(console, report.decision)
     console.print(_losses(report))
-    bills.render(bills.table(bill, _short_names(report)), console)
+    names = _short_names(report)
+    for group in report.groups:
+        if len(names.get(group, "")) == 1:
+            console.print(f"Group {names[group]}: {group}", highlight=False)
+    bills.render(bills.table(bill, names), console)
     console.print(f"trained on {', '.join(report.train_devices) or UNKNOWN}", highlight=False)
 
 
@@ -149,5 +153,7 @@ def _bytes(bill: FleetBill) -> int:
 
 
 def _short_names(report: Report) -> dict[str, str]:
+    """What stands for a group in a narrow table: a letter after the split, or how many tasks it has."""
     whole = "+".join(report.spec.tasks)
-    return {whole: f"all {len(report.spec.tasks)} tasks"} if len(report.spec.tasks) > 1 else {}
+    letters = {group: chr(ord("A") + n) for n, group in enumerate(report.groups) if "+" in group}
+    return {**letters, whole: f"all {len(report.spec.tasks)} tasks"} if len(report.spec.tasks) > 1 else {}

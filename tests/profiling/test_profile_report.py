@@ -54,7 +54,7 @@ def bill(pairs):
 def test_the_table_has_a_row_for_each_phase_and_one_for_the_group(bill):
     shown = table(bill, {"g0": "gravity + jerk"})
     assert [row[:2] for row in shown.rows] == [("gravity + jerk", p) for p in ("step", "load", "all")]
-    assert shown.rows[0][2:] == ("2.0", "1.5", "12.3 ±1.0", "30.0 ±2.0", "0.123 ±0.010", "est.")
+    assert shown.rows[0][2:] == ("2.0", "1.5", "12.3 ±1.0", "30.0 ±2.0", "0.123", "est.")
 
 
 def test_an_estimate_is_marked_in_every_row_and_in_the_total(bill):
