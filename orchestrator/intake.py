@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from mas_edge.orchestrator import rounds
+from mas_edge.orchestrator import aggregate
+from mas_edge.orchestrator.affinity import AffinityRefused, pool
 from mas_edge.orchestrator.rounds import Ask, GaveUp, Heard
+from mas_edge.orchestrator.sound import AnswerRefused, check, sound_bill
 from mas_edge.wire import messages as m
+from mas_edge.wire.blobs import BlobRefused
 
 if TYPE_CHECKING:
-    from mas_edge.orchestrator.workshop import Workshop
     from mas_edge.wire.blobs import BlobStore, Fetcher
 
 log = logging.getLogger(__name__)
@@ -28,8 +30,8 @@ Answer: TypeAlias = m.Update | m.Declined | m.Failed
 class Intake:
     """Updates whose weights are on their way, one per device."""
 
-    def __init__(self, blobs: BlobStore, fetcher: Fetcher, workshop: Workshop) -> None:
-        self._blobs, self._fetcher, self._workshop = blobs, fetcher, workshop
+    def __init__(self, blobs: BlobStore, fetcher: Fetcher) -> None:
+        self._blobs, self._fetcher = blobs, fetcher
         self._awaited: dict[str, tuple[m.Update, str]] = {}  # device -> update, digest of its weights
 
     @property
@@ -50,18 +52,31 @@ class Intake:
 
     def _event(self, message: Answer, ask: Ask, time_s: float) -> Heard | GaveUp | None:
         key, profile = message.key, m.Profile() if isinstance(message, m.Declined) else message.profile
-        if not rounds.sound_bill(profile):
+        if not sound_bill(profile):
             log.warning("%s, round %s of %s: the bill cannot be, left out", key.device, key.round, key.group)
             profile = m.Profile()
         if not isinstance(message, m.Update):
             return GaveUp(key=key, reason=message.reason, detail=message.detail, profile=profile)
-        if objection := self._workshop.objection(message, ask):
+        if objection := self._objection(message, ask):
             log.warning("update of %s refused: %s", key.device, objection)
             return GaveUp(key=key, reason="update-refused", detail=objection, profile=profile)
         if message.weights is not None and not self._blobs.has(message.weights.digest):
             self._await(message, message.weights, time_s)
             return None
         return Heard(update=msgspec.structs.replace(message, profile=profile))
+
+    def _objection(self, update: m.Update, ask: Ask) -> str | None:
+        """Why an update must not count, as far as it is here; asked again when its weights have come."""
+        try:
+            check(update, ask)
+            if update.affinity is not None:
+                pool([update.affinity])
+            if update.weights is not None and not self._blobs.missing(update.weights):
+                base = self._blobs.path(ask.weights.digest)
+                aggregate.screen(self._blobs.path(update.weights.digest), base)
+        except (AnswerRefused, AffinityRefused, BlobRefused, aggregate.UpdateRefused) as error:
+            return str(error)
+        return None
 
     def _await(self, update: m.Update, ref: m.BlobRef, time_s: float) -> None:
         device = update.key.device

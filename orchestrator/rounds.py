@@ -24,18 +24,10 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from mas_edge.wire.messages import BlobRef, Key, Profile, Score, Update, is_digest
+from mas_edge.wire.messages import BlobRef, Key, Profile, Score, Update
 
 RETRY_S = 2.0
 """Pause before a device that gave up is asked again, doubled each time."""
-
-
-LARGEST, MOST = 1e100, 2**53
-"""No honest sum and no honest count comes near; their squares and sums are still numbers."""
-
-
-class AnswerRefused(ValueError):
-    """An update that is not what was asked for; the text says in what."""
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -176,49 +168,6 @@ def step(run: Run, event: Event, time_s: float) -> Run:
 def expected(run: Run, key: Key) -> Ask | None:
     """What an answer under this key answers, sent now or not; None if the run waits for no such answer."""
     return _ask(run, key.device) if run.phase == "collecting" and _current(run, key) else None
-
-
-def check(update: Update, ask: Ask) -> None:
-    """Raises AnswerRefused for an update that could not be merged, pooled or reported later.
-
-    It came over the wire; what is in its weights and affinities is not looked at here.
-    """
-    ref, given = update.weights, (update.weights is not None, update.affinity is not None)
-    if given != (ask.train, ask.measure):
-        raise AnswerRefused("weights and affinity: each if, and only if, it was asked for")
-    if update.affinity and update.affinity.tasks != ask.tasks:
-        raise AnswerRefused(f"affinities of {', '.join(update.affinity.tasks)}")
-    if ref and not (is_digest(ref.digest) and ref.size_bytes <= 2 * ask.weights.size_bytes + (64 << 10)):
-        raise AnswerRefused(f"weights {ref.digest[:12]!r} of {ref.size_bytes} bytes cannot be these tasks'")
-    if not 0 <= update.examples <= MOST:
-        raise AnswerRefused(f"{update.examples} examples")
-    for scores in (update.trained, update.scores):
-        names = [score.task for score in scores]
-        if len(set(names)) < len(names) or not set(names) <= set(ask.tasks):
-            raise AnswerRefused(f"scores of {', '.join(names)}, asked for {', '.join(ask.tasks)}")
-        for score in scores:
-            sums = (score.loss_sum, score.constant_loss_sum or 0.0, score.metric_sum or 0.0)
-            if not 0 <= score.count <= MOST or any(abs(value) > LARGEST for value in sums):
-                raise AnswerRefused(f"the score of {score.task} holds a number that cannot be")
-
-
-def sound_bill(profile: Profile) -> bool:
-    """Whether the bill can be added to others; one that cannot is not kept, and its joules are unknown."""
-    trace = profile.trace
-    rising = all(list(column) == sorted(column) for column in (trace.t_ns, trace.energy_j))
-    figures = (*trace.energy_j, *trace.variance_j2, profile.idle_w or 0.0)
-    rows = [value for row in profile.rows for value in msgspec.structs.astuple(row) if _is_number(value)]
-    used = [value for row in profile.rows for value in (row.wall_s, row.cpu_s, row.examples)]
-    return (
-        rising
-        and len(trace.t_ns) == len(trace.energy_j) == len(trace.variance_j2)
-        and all(abs(value) <= LARGEST for value in (*figures, *rows))
-        and all(value >= 0 for value in used)
-    )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float))
 
 
 def owes(run: Run, time_s: float) -> tuple[Action, ...]:

@@ -66,7 +66,7 @@ class Server:
         self._fetcher = Fetcher(
             bus, blobs, lambda device, digest: m.blob_topic(fleet, device, digest), self._say, rng=rng
         )
-        self._intake = Intake(blobs, self._fetcher, workshop)
+        self._intake = Intake(blobs, self._fetcher)
         self._jobs: dict[str, Job] = {}
         self._since_s: dict[str, float] = {}  # our clock when the job's time was zero
         self._sent: dict[str, m.Assign] = {}

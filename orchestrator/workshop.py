@@ -23,23 +23,19 @@ import msgspec
 from mas_edge.models import job as torch_child
 from mas_edge.models import weights
 from mas_edge.orchestrator import aggregate
-from mas_edge.orchestrator.affinity import AffinityRefused, pool
 from mas_edge.orchestrator.job import Abandoned, Event, Init, Initialised, Job, Judge, Judged
-from mas_edge.orchestrator.rounds import AnswerRefused, Carve, Carved, Merge, Merged, check
+from mas_edge.orchestrator.rounds import Carve, Carved, Merge, Merged
 from mas_edge.profiling import ledger as books
 from mas_edge.profiling.cpu import host_time
 from mas_edge.profiling.ledger import Ledger, Slice, Use
 from mas_edge.profiling.meters import MeterUnavailable, between
-from mas_edge.wire.blobs import BlobRefused
 from mas_edge.wire.messages import Profile
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mas_edge.orchestrator.rounds import Ask
     from mas_edge.profiling.meters import Meter, Reading
     from mas_edge.wire.blobs import BlobStore
-    from mas_edge.wire.messages import Update
 
 GROUP = "orchestrator"
 """The group under which the orchestrator's own work is billed."""
@@ -110,19 +106,6 @@ class Workshop:
             self._child = None
 
     # --- with numpy ----------------------------------------------------------------------------
-
-    def objection(self, update: Update, ask: Ask) -> str | None:
-        """Why an update must not count, as far as it is here; it may be asked again with its weights."""
-        try:
-            check(update, ask)
-            if update.affinity is not None:
-                pool([update.affinity])
-            if update.weights is not None and not self._blobs.missing(update.weights):
-                base = self._blobs.path(ask.weights.digest)
-                aggregate.screen(self._blobs.path(update.weights.digest), base)
-        except (AnswerRefused, AffinityRefused, BlobRefused, aggregate.UpdateRefused) as error:
-            return str(error)
-        return None
 
     def _carve(self, chore: Carve) -> Carved:
         made = self._state / "carved.safetensors"

@@ -1,0 +1,68 @@
+"""What a device may say: answers that can be merged, pooled, billed and replayed later.
+
+An update came over the wire, and an event that cannot be folded would stop the orchestrator at every
+start. So numbers that cannot be are refused before they are stored. Pure; whether an answer is expected
+at all is ``orchestrator.rounds``' business, and what is inside weights is ``orchestrator.aggregate``'s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mas_edge.wire.messages import is_digest
+
+if TYPE_CHECKING:
+    from mas_edge.orchestrator.rounds import Ask
+    from mas_edge.wire.messages import Profile, Update
+
+LARGEST, MOST = 1e100, 2**53
+"""No honest sum and no honest count comes near; their squares and sums are still numbers."""
+
+
+class AnswerRefused(ValueError):
+    """An update that is not what was asked for; the text says in what."""
+
+
+def check(update: Update, ask: Ask) -> None:
+    """Raises AnswerRefused for an update that could not be merged, pooled or reported later.
+
+    It came over the wire; what is in its weights and affinities is not looked at here.
+    """
+    ref, given = update.weights, (update.weights is not None, update.affinity is not None)
+    if given != (ask.train, ask.measure):
+        raise AnswerRefused("weights and affinity: each if, and only if, it was asked for")
+    if update.affinity and update.affinity.tasks != ask.tasks:
+        raise AnswerRefused(f"affinities of {', '.join(update.affinity.tasks)}")
+    if ref and not (is_digest(ref.digest) and ref.size_bytes <= 2 * ask.weights.size_bytes + (64 << 10)):
+        raise AnswerRefused(f"weights {ref.digest[:12]!r} of {ref.size_bytes} bytes cannot be these tasks'")
+    if not 0 <= update.examples <= MOST:
+        raise AnswerRefused(f"{update.examples} examples")
+    for scores in (update.trained, update.scores):
+        names = [score.task for score in scores]
+        if len(set(names)) < len(names) or not set(names) <= set(ask.tasks):
+            raise AnswerRefused(f"scores of {', '.join(names)}, asked for {', '.join(ask.tasks)}")
+        for score in scores:
+            sums = (score.loss_sum, score.constant_loss_sum or 0.0, score.metric_sum or 0.0)
+            if not 0 <= score.count <= MOST or not all(abs(value) <= LARGEST for value in sums):
+                raise AnswerRefused(f"the score of {score.task} holds a number that cannot be")
+
+
+def sound_bill(profile: Profile) -> bool:
+    """Whether the bill can be added to others; one that cannot is not kept, and its joules are unknown."""
+    trace = profile.trace
+    rising = all(list(column) == sorted(column) for column in (trace.t_ns, trace.energy_j))
+    figures = (*trace.energy_j, *trace.variance_j2, profile.idle_w or 0.0)
+    rows = [value for row in profile.rows for value in msgspec.structs.astuple(row) if _is_number(value)]
+    used = [value for row in profile.rows for value in (row.wall_s, row.cpu_s, row.examples)]
+    return (
+        rising
+        and len(trace.t_ns) == len(trace.energy_j) == len(trace.variance_j2)
+        and all(abs(value) <= LARGEST for value in (*figures, *rows))
+        and all(value >= 0 for value in used)
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float))
