@@ -1,18 +1,21 @@
 """`mas-agent`: the command of a device.
 
 Only this module turns an error of the agent into a line of text and an exit code: 0 fine, 1 broke on the
-way, 2 wrong usage or configuration.
+way, 2 wrong usage or configuration. MAS_LOG=DEBUG says where in the code it arose.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+log = logging.getLogger(__name__)
 
 WRONG, BROKEN = 2, 1
 
@@ -66,11 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.act(options))
     except (ValueError, LookupError, ConnectionError, PermissionError) as error:
-        print(f"mas-agent: {error}", file=sys.stderr)
-        return WRONG
+        return _complain(error, WRONG)
     except OSError as error:
-        print(f"mas-agent: {error}", file=sys.stderr)
-        return BROKEN
+        return _complain(error, BROKEN)
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"mas-agent: {error}", file=sys.stderr)
+    log.debug("where that came from", exc_info=error)
+    return code
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from mas_edge.edge_agent.spool import Spool
 from mas_edge.models.tasks import Source, UnknownChoice, find
 from mas_edge.profiling.choice import choose
 from mas_edge.wire import messages as m
-from mas_edge.wire.host import boot_id, sd_notify
+from mas_edge.wire.host import boot_id, hold, sd_notify
 from mas_edge.wire.link import join
 
 if TYPE_CHECKING:
@@ -41,8 +41,12 @@ def serve(config: AgentConfig, stop: StopSignal) -> None:
     m.check_name(config.fleet, "fleet")
     m.check_name(config.device)
     sources = {name: _source(name, data) for name, data in config.data.items()}
+    with hold(Path(config.state)):
+        _serve(config, sources, stop)
+
+
+def _serve(config: AgentConfig, sources: Mapping[str, Source], stop: StopSignal) -> None:
     state = Path(config.state)
-    state.mkdir(parents=True, exist_ok=True)
     meter, refused = choose(config.energy)
     about = _about(config, sources, meter, refused)
     rng = random.Random()  # noqa: S311 - jitter of repetitions only; training has its own seeds

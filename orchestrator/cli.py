@@ -1,18 +1,21 @@
 """`mas`: the command of the fleet's orchestrator.
 
 Only this module turns an error of the orchestrator into a line of text and an exit code: 0 fine, 1 broke
-on the way, 2 wrong usage or configuration.
+on the way, 2 wrong usage or configuration. MAS_LOG=DEBUG says where in the code it arose.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+log = logging.getLogger(__name__)
 
 WRONG, BROKEN, INTERRUPTED = 2, 1, 130
 
@@ -154,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _complain(error: Exception, code: int) -> int:
     print(f"mas: {error}", file=sys.stderr)
+    log.debug("where that came from", exc_info=error)
     return code
 
 

@@ -18,7 +18,7 @@ from mas_edge.orchestrator.store import Store
 from mas_edge.orchestrator.workshop import Workshop
 from mas_edge.profiling.choice import EnergyConfig, choose
 from mas_edge.wire.blobs import BlobStore
-from mas_edge.wire.host import sd_notify
+from mas_edge.wire.host import hold, sd_notify
 from mas_edge.wire.link import BrokerConfig, join
 from mas_edge.wire.messages import check_name
 
@@ -51,8 +51,12 @@ def serve(config: OrchestratorConfig, stop: StopSignal, *, until_done: bool) -> 
     Raises what a wrong configuration, an unreachable broker or a refused store raises, before any work.
     """
     check_name(config.fleet, "fleet")
+    with hold(Path(config.state)):
+        return _serve(config, stop, until_done=until_done)
+
+
+def _serve(config: OrchestratorConfig, stop: StopSignal, *, until_done: bool) -> tuple[str, ...]:
     state = Path(config.state)
-    state.mkdir(parents=True, exist_ok=True)
     store = open_store(state)
     meter, _refused = choose(config.energy)
     rng = random.Random()  # noqa: S311 - jitter of repetitions only; nothing that is reproducible uses it

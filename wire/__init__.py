@@ -13,4 +13,5 @@ Every error that this room raises is a ``WireError`` and also the builtin that a
         DigestMismatch  ValueError       blobs: all chunks came, and they are not the blob
       MissingBlob       KeyError         blobs: not here, or not whole yet
       ConfigError       ValueError       host: a configuration file that is not usable
+      FolderInUse       PermissionError  host: another process works in this folder
 """

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import difflib
+import fcntl
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
@@ -27,7 +29,7 @@ import msgspec
 from mas_edge.wire.messages import WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 if sys.version_info >= (3, 11):
@@ -213,6 +215,25 @@ def _sync(path: Path, flags: int) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+class FolderInUse(WireError, PermissionError):
+    """Another process works in this folder."""
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Be the only process that works in a folder, which is made if it is not there.
+
+    The kernel lets go when the process ends, however it ends: flock(2). Raises FolderInUse.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FolderInUse(f"{folder} is in use by another process: stop it, or name another") from error
+        yield
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -37,6 +37,24 @@ def load(tmp_path, text):
     return host.load_config(path, Config)
 
 
+def test_a_folder_is_held_by_one_process_and_let_go_with_it(tmp_path):
+    program = (
+        f"from pathlib import Path; from mas_edge.wire import host; held = host.hold(Path({str(tmp_path)!r}))"
+    )
+    waits = f"{program}; held.__enter__(); print('held', flush=True); input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", waits], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(host.FolderInUse, match="in use by another process"), host.hold(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+    with host.hold(tmp_path):
+        assert (tmp_path / "lock").exists()
+
+
 def test_a_configuration_becomes_a_struct(tmp_path):
     config = load(tmp_path, 'device = "pi"\n[broker]\nport = 9\n[backup]\nurl = "x"')
     assert config == Config(device="pi", broker=Broker(port=9), backup=Broker(url="x"))
