@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from mas_edge.models import affinity, losses
 from mas_edge.models.evaluate import device_of
@@ -140,7 +141,9 @@ def local_round(  # noqa: PLR0913 - one call, and all but two by name
     ``enter(phase)`` is called where a phase begins: load, forward, affinity, backward, step;
     ``stop()`` is asked before each micro-batch; ``beat(step, steps)`` follows each step. Raises Cancelled
     or Diverged; the network is then half trained and of no use. A batch without any label changes nothing.
+    Raises TrainingBroke, before anything is done, for micro-batches of a network with BatchNorm.
     """
+    _refuse_micro_batches_of_statistics(net, training)
     seed = random_seed(training, key)
     batches = list(_batches(len(dataset), training, np.random.default_rng(seed)))
     measured = measured_batches(key.round, len(batches), training.affinity_every) if measure else frozenset()
@@ -152,6 +155,15 @@ def local_round(  # noqa: PLR0913 - one call, and all but two by name
             loop.batch(index, number=number, measured=number in measured)
             beat(number + 1, len(batches))
     return Trained(sum(map(len, batches)), loop.scores(), loop.tally.sums() if measure else None)
+
+
+def _refuse_micro_batches_of_statistics(net: nn.Module, training: Training) -> None:
+    cut = training.micro_batch is not None and training.micro_batch < training.batch
+    if cut and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules()):  # noqa: SLF001 - torch has no public name for all of them
+        raise TrainingBroke(
+            f"network {training.network!r} normalises over the batch: micro-batches of {training.micro_batch}"
+            f" instead of {training.batch} would change what is learnt; drop micro_batch or the network"
+        )
 
 
 def _batches(examples: int, training: Training, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:

@@ -2,7 +2,7 @@
 
 Runs the network in eval mode without gradients, batch by batch in the data's order, and leaves its mode
 as it was. Each task that has labels gets one ``Score``: loss, the constant predictor's loss and the
-metric on the same examples. It neither trains nor decides.
+metric (for mIoU, its two counts per class) on the same examples. It neither trains nor decides.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def evaluate(net: MultiTaskNet, dataset: Dataset, tasks: Sequence[Task], batch: 
     A task without a single valid example has count 0 and sums 0; one without labels is left out.
     """
     labelled = [task for task in tasks if task.name in dataset.labels]
-    sums = {task.name: np.zeros(4) for task in labelled}
+    sums = {task.name: _Sums(task) for task in labelled}
     mode = _modes(net)
     net.eval()
     try:
@@ -40,11 +40,11 @@ def evaluate(net: MultiTaskNet, dataset: Dataset, tasks: Sequence[Task], batch: 
                 given = losses.examples(dataset.batch(index), labelled, device_of(net))
                 outputs = net(given.inputs, given.labels)
                 for task in labelled:
-                    sums[task.name] += _sums(task, outputs[task.name], given.labels[task.name])
+                    sums[task.name].add(outputs[task.name], given.labels[task.name])
     finally:
         for module, training in mode:
             module.training = training
-    return tuple(_score(name, row) for name, row in sums.items())
+    return tuple(each.score() for each in sums.values())
 
 
 def device_of(net: nn.Module) -> torch.device:
@@ -56,17 +56,32 @@ def _modes(net: nn.Module) -> list[tuple[nn.Module, bool]]:
     return [(module, module.training) for module in net.modules()]
 
 
-def _sums(
-    task: Task, output: torch.Tensor, labels: losses.Labels
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    three = (
-        losses.loss_sum(task, output, labels),
-        losses.constant_loss_sum(task, labels),
-        losses.metric_sum(task, output, labels),
-    )
-    return np.array([labels.count, *(value.item() for value in three)])
+class _Sums:
+    """One task's sums over the batches so far."""
 
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._row = np.zeros(4)
+        self._overlap = np.zeros((2, task.shape[0] if task.metric == "miou" else 0), np.int64)
 
-def _score(task: str, row: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Score:
-    count, loss, constant, metric = row.tolist()
-    return Score(task=task, count=count, loss_sum=loss, constant_loss_sum=constant, metric_sum=metric)
+    def add(self, output: torch.Tensor, labels: losses.Labels) -> None:
+        task, metric = self._task, 0.0
+        if task.metric == "miou":
+            self._overlap += losses.overlap(task, output, labels).cpu().numpy()
+        else:
+            metric = losses.metric_sum(task, output, labels).item()
+        loss, constant = losses.loss_sum(task, output, labels), losses.constant_loss_sum(task, labels)
+        self._row += labels.count, loss.item(), constant.item(), metric
+
+    def score(self) -> Score:
+        count, loss, constant, metric = self._row.tolist()
+        intersection, union = (tuple(row) for row in self._overlap.tolist())
+        return Score(
+            task=self._task.name,
+            count=count,
+            loss_sum=loss,
+            constant_loss_sum=constant,
+            metric_sum=None if union else metric,
+            intersection=intersection,
+            union=union,
+        )

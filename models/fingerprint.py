@@ -40,7 +40,7 @@ def fingerprint(workload: Workload, network: str) -> str:
     for task in workload.tasks:
         constant = np.asarray(task.constant, "<f4")
         lines += [
-            f"{task.name} {task.shape} {task.loss} {task.metric} {constant.shape}",
+            f"{task.name} {task.shape} {task.loss} {task.metric} {task.ignore} {constant.shape}",
             constant.tobytes().hex(),
         ]
     lines += [f"{name} {tuple(tensor.shape)}" for name, tensor in net.state_dict().items()]

@@ -29,6 +29,15 @@ if TYPE_CHECKING:
     from mas_edge.models.weights import State
 
 
+class JointDecoder(nn.Module):
+    """A decoder of which several that read the same features are computed faster at once."""
+
+    @classmethod
+    def together(cls, decoders: Sequence[Any], features: Tensor) -> list[Tensor]:
+        """What each of these decoders of this class gives, up to rounding."""
+        raise NotImplementedError
+
+
 class MultiTaskNet(nn.Module):
     """An encoder whose features feed a decoder per task."""
 
@@ -52,8 +61,16 @@ class MultiTaskNet(nn.Module):
 
     def forward(self, inputs: Tensor, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:
         """The output (B, ...) of each of these tasks, or of all."""
-        features = self.encoder(inputs)
-        return {task: self.decoder[task](features) for task in (self.tasks if tasks is None else tasks)}
+        names = self.tasks if tasks is None else tuple(tasks)
+        outputs = _decoded([self.decoder[task] for task in names], self.encoder(inputs))
+        return dict(zip(names, outputs, strict=True))
+
+
+def _decoded(decoders: Sequence[nn.Module], features: Tensor) -> list[Tensor]:
+    kinds = {type(decoder) for decoder in decoders}
+    if len(decoders) > 1 and len(kinds) == 1 and issubclass(kind := kinds.pop(), JointDecoder):
+        return kind.together(decoders, features)
+    return [decoder(features) for decoder in decoders]
 
 
 def settle(threads: int = 1) -> None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from mas_edge.models.tasks import Workload
 
-_COLUMN_IN, _ROW_IN = 2.6, 1.7
+_ROW_IN, _SIGNAL_IN, _PICTURE_IN = 1.7, 2.6, 1.8
+"""Height of an example, and its width: signals are long, pictures are square."""
 
 
 def show(
@@ -43,7 +44,8 @@ def show(
         raise UnknownChoice(f"client {client!r} of workload {workload.name!r} has no examples")
     rows = min(examples, len(data))
     batch = data.batch(np.linspace(0, len(data) - 1, rows).astype(np.int64))
-    figure = Figure(figsize=(_COLUMN_IN * len(chosen), _ROW_IN * rows + 0.9), layout="constrained")
+    column_in = _PICTURE_IN if len(workload.input_shape) == 3 else _SIGNAL_IN
+    figure = Figure(figsize=(column_in * len(chosen), _ROW_IN * rows + 0.9), layout="constrained")
     grid = figure.subplots(rows, len(chosen), squeeze=False, sharex="col", sharey="col")
     for column, task in zip(grid.T, chosen, strict=True):
         column[0].set_title(f"{task.name}\n{task.title}", fontsize="medium")

@@ -29,6 +29,13 @@ View = Literal["train", "held-out", "all"]
 
 Array: TypeAlias = "NDArray[Any]"
 
+Loss = Literal["cross-entropy", "mse", "l1", "masked-l1", "shifted-masked-l1"]
+"""How an output is judged while it is trained; ``models.losses`` says what each is."""
+
+Metric = Literal["accuracy", "mae", "miou", "angular-error-deg"]
+"""What a person asks about a task: share of right answers, mean absolute error, mean intersection over
+union of the classes, mean angle between vectors in degrees."""
+
 
 class WorkloadError(Exception):
     """Root of what can be wrong with a workload, its tasks or its data."""
@@ -55,18 +62,21 @@ class Task:
     """One thing to learn from an input.
 
     ``shape`` is the shape of one example's output; for ``cross-entropy`` its first axis counts the
-    classes. ``constant`` is the constant predictor (logits for classes) of that shape or
-    broadcastable to it, fitted on the training clients and frozen with the workload.
+    classes, for ``angular-error-deg`` it has the vector's 3 components. Where a target is one of ``ignore``
+    (classes), it is not valid, whatever the mask says. ``constant`` is the constant predictor (logits for
+    classes) of that shape or broadcastable to it, fitted on the training clients and frozen with the
+    workload.
     """
 
     name: str
     title: str
-    loss: Literal["cross-entropy", "mse", "l1"]
-    metric: Literal["accuracy", "mae"]
+    loss: Loss
+    metric: Metric
     shape: tuple[int, ...]
     constant: ArrayLike = field(compare=False)
     unit: str = ""
     default: bool = True
+    ignore: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Preset:
-    """A named size of a job: everything that `mas demo --preset` fixes and an option may override."""
+    """A named size of a job: everything that `mas demo --preset` fixes and an option may override.
+
+    ``clients_per_agent`` None deals all clients that train to the agents.
+    """
 
     name: str
     network: str
@@ -116,6 +129,7 @@ class Preset:
     lr: float
     affinity_every: int
     held_out_share: float
+    clients_per_agent: int | None = None
 
 
 @dataclass(frozen=True)
@@ -175,9 +189,13 @@ def installed() -> tuple[str, ...]:
 
 
 def find(name: str) -> Workload:
-    """The installed workload of this name; raises UnknownWorkload with the names there are."""
+    """The installed workload of this name; raises UnknownWorkload with the names there are.
+
+    An entry point is a Workload, or a function without arguments that makes one and may raise DataRefused.
+    """
     for entry in entry_points(group=GROUP, name=name):
-        workload = entry.load()
+        loaded = entry.load()
+        workload = loaded() if callable(loaded) else loaded
         if not isinstance(workload, Workload):
             raise WorkloadError(f"entry point {GROUP}:{name} is {type(workload).__name__}, not a Workload")
         return workload

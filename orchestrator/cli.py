@@ -34,14 +34,28 @@ def parser() -> argparse.ArgumentParser:
     )
     serve_.add_argument("--until-done", action="store_true", help="end when every job in the store is over")
     data = commands.add_parser(
-        "data", help="look at a workload's data", description="Look at a workload's data."
+        "data", help="look at a workload's data, or write it out", description="A workload's data."
     )
     looks = data.add_subparsers(dest="look", metavar="COMMAND", required=True)
     show = _command(looks, "show", data_show, "draw what tasks' inputs and targets look like")
     show.add_argument("--workload", default="watch", help="default: %(default)s")
     show.add_argument("--client", help="whose data (default: the workload's first client)")
     show.add_argument("--tasks", help="comma-separated (default: the workload's default tasks)")
+    show.add_argument("--root", type=Path, help="folder of the data (default: what ships with the workload)")
     show.add_argument("--out", type=Path, default=Path("data.png"), help="PNG file (default: %(default)s)")
+    export = _command(looks, "export", data_export, "write rendered buildings as files in Taskonomy's layout")
+    export.add_argument("--clients", help="comma-separated buildings (default: all)")
+    export.add_argument("--root", type=Path, help="folder of a made set (default: the set that is shipped)")
+    export.add_argument("--out", type=Path, required=True, help="folder to write into")
+    make = _command(looks, "make", data_make, "render a set of buildings")
+    make.add_argument("--preset", default="bench", help="tiny, demo or bench (default: %(default)s)")
+    make.add_argument("--seed", type=_at_least(0), default=1, help="default: %(default)s")
+    make.add_argument(
+        "--processes", type=_at_least(1), default=2, help="buildings at once (default: %(default)s)"
+    )
+    make.add_argument(
+        "--cache", type=Path, help="where sets are kept (default: mas-edge in XDG_CACHE_HOME, or in ~/.cache)"
+    )
     return top
 
 
@@ -61,6 +75,15 @@ def _command(
     return command
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r}: use a whole number, {least} or more")
+        return int(text)
+
+    return number
+
+
 def _demo_parser(command: argparse.ArgumentParser) -> None:
     say = command.add_argument
     say("--workload", default="watch", help="what to learn (default: %(default)s)")
@@ -76,7 +99,7 @@ def _demo_parser(command: argparse.ArgumentParser) -> None:
     say("--groups", default="auto", help="groups after the split of policy mas, a number or auto")
     say("--rounds", type=int, help="rounds in all (default: the preset's)")
     say("--merge-rounds", type=int, help="merged rounds before the split (default: the preset's)")
-    say("--clients", type=int, default=4, help="agents; the people are dealt to them (default: %(default)s)")
+    say("--clients", type=int, default=4, help="agents; the clients are dealt to them (default: %(default)s)")
     say(
         "--affinity",
         choices=("gram", "gram-full", "lookahead", "lookahead-momentum"),
@@ -136,8 +159,45 @@ def data_show(options: argparse.Namespace) -> int:
     workload = find(options.workload)
     client = options.client or workload.clients[0]
     tasks = options.tasks.split(",") if options.tasks else None
-    show(workload, client, tasks, options.out)
+    show(workload, client, tasks, options.out, root=options.root)
     print(options.out)
+    return 0
+
+
+def data_export(options: argparse.Namespace) -> int:
+    """Write rendered buildings as PNG files in Taskonomy's layout, and a dataset.toml that describes them.
+
+    What was written is a data set of its own:
+
+        mas data export --out rooms
+        MAS_EDGE_FOLDER=rooms mas demo --workload folder
+    """
+    from mas_edge.models.workloads.buildings.export import export  # noqa: PLC0415 - keeps --help fast
+
+    clients = None if options.clients is None else options.clients.split(",")
+    count = export(options.out, clients, options.root)
+    print(f"{options.out}: {count} pictures")
+    return 0
+
+
+def data_make(options: argparse.Namespace) -> int:
+    """Render a set of buildings with all nine labels and print its folder, unless it is there already.
+
+    Presets: tiny, 5 buildings of 12 views at 16 pixels; demo, 10 of 32 at 32 (seed 1 is what ships with
+    the package); bench, 36 of 200 at 64, some minutes and 531 MB. The same preset and seed give the same
+    set. Needs a ray engine: pip install 'mas-edge[buildings]', on x86-64. Boards get it as files:
+
+        mas data export --root "$(mas data make --preset bench)" --out rooms
+        MAS_EDGE_FOLDER=rooms mas demo --workload folder
+    """
+    from mas_edge.models.workloads.buildings.make import make  # noqa: PLC0415 - keeps --help fast
+    from mas_edge.wire.folders import cache_folder  # noqa: PLC0415
+
+    def progress(done: int, of: int) -> None:
+        print(f"\r{done} of {of} buildings", end="\n" if done == of else "", file=sys.stderr, flush=True)
+
+    cache = cache_folder() if options.cache is None else options.cache
+    print(make(options.preset, options.seed, cache, processes=options.processes, progress=progress))
     return 0
 
 
@@ -151,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, RuntimeError) as error:
         return _complain(error, BROKEN)
     except KeyboardInterrupt:
-        print("mas: interrupted", file=sys.stderr)
+        print("\nmas: interrupted", file=sys.stderr)
         return INTERRUPTED
 
 

@@ -57,7 +57,7 @@ def demo_plan(options: DemoOptions) -> DemoPlan:
     if policy == "fixed" and options.partition is None:
         raise SpecRefused("--policy fixed needs --partition, such as 'a+b,c'")
     rounds = preset.rounds if options.rounds is None else options.rounds
-    clients = _deal(workload, options.clients)
+    clients = _deal(workload, options.clients, preset.clients_per_agent)
     training = Training(
         workload=workload.name,
         network=preset.network,
@@ -112,11 +112,11 @@ def _merge_rounds(options: DemoOptions, policy: Policy, preset: int) -> int:
     return preset if options.merge_rounds is None else options.merge_rounds
 
 
-def _deal(workload: Workload, agents: int) -> dict[str, tuple[str, ...]]:
+def _deal(workload: Workload, agents: int, each: int | None) -> dict[str, tuple[str, ...]]:
     seen = [client for client in workload.clients if client not in workload.unseen]
     if not 1 <= agents <= len(seen):
         raise UnknownChoice(f"--clients must be 1 to {len(seen)}, the clients that train, not {agents}")
-    return {DEVICE.format(n + 1): tuple(seen[n::agents]) for n in range(agents)}
+    return {DEVICE.format(n + 1): tuple(seen[n::agents][:each]) for n in range(agents)}
 
 
 def compared(text: str) -> Sequence[Policy]:

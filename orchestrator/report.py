@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from itertools import zip_longest
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -38,7 +39,7 @@ class Point(_Value, frozen=True):
     """A task's score under some weights, pooled over devices.
 
     ``round`` is the 0-based round that produced the weights; ``loss`` and the rest are means per valid
-    example, None where nothing was evaluated.
+    example (mIoU: over the classes that were predicted or labelled), None where nothing was evaluated.
     """
 
     task: str
@@ -178,8 +179,19 @@ def _point(name: tuple[str, str, int], scores: list[Score]) -> Point:
         count=count,
         loss=_mean([score.loss_sum for score in scores], count),
         constant_loss=_mean([score.constant_loss_sum for score in scores], count),
-        metric=_mean([score.metric_sum for score in scores], count),
+        metric=_miou(scores)
+        if any(s.union for s in scores)
+        else _mean([s.metric_sum for s in scores], count),
     )
+
+
+def _miou(scores: list[Score]) -> float | None:
+    """Mean over the classes of intersection over union, each summed over devices; None without any."""
+    pairs = (zip(s.intersection, s.union, strict=True) for s in scores)
+    classes = zip_longest(*pairs, fillvalue=(0, 0))  # who evaluated nothing has none
+    sums = [tuple(map(sum, zip(*parts, strict=True))) for parts in classes]
+    ratios = [both / either for both, either in sums if either]
+    return math.fsum(ratios) / len(ratios) if ratios else None
 
 
 def _mean(sums: list[float | None], count: float) -> float | None:

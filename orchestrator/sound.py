@@ -15,7 +15,7 @@ from mas_edge.wire.messages import is_digest
 
 if TYPE_CHECKING:
     from mas_edge.orchestrator.rounds import Ask
-    from mas_edge.wire.messages import Profile, Update
+    from mas_edge.wire.messages import Profile, Score, Update
 
 LARGEST, MOST = 1e100, 2**53
 """No honest sum and no honest count comes near; their squares and sums are still numbers."""
@@ -44,9 +44,19 @@ def check(update: Update, ask: Ask) -> None:
         if len(set(names)) < len(names) or not set(names) <= set(ask.tasks):
             raise AnswerRefused(f"scores of {', '.join(names)}, asked for {', '.join(ask.tasks)}")
         for score in scores:
-            sums = (score.loss_sum, score.constant_loss_sum or 0.0, score.metric_sum or 0.0)
-            if not 0 <= score.count <= MOST or not all(abs(value) <= LARGEST for value in sums):
+            if not _sound(score):
                 raise AnswerRefused(f"the score of {score.task} holds a number that cannot be")
+
+
+def _sound(score: Score) -> bool:
+    sums = (score.loss_sum, score.constant_loss_sum or 0.0, score.metric_sum or 0.0)
+    overlap = zip(score.intersection, score.union, strict=False)
+    return (
+        0 <= score.count <= MOST
+        and all(abs(value) <= LARGEST for value in sums)
+        and len(score.intersection) == len(score.union)
+        and all(0 <= both <= either <= MOST for both, either in overlap)
+    )
 
 
 def sound_bill(profile: Profile) -> bool:

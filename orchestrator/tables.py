@@ -105,9 +105,9 @@ def _groups(groups: Sequence[Sequence[str]]) -> str:
 
 
 def _losses(report: Report) -> Table:
-    seen = "held-out windows of people who trained"
+    seen = "held-out examples of clients that trained"
     table = _table(
-        f"Loss per task: on {seen}, and on unseen people",
+        f"Loss per task: on {seen}, and on unseen clients",
         ["task", "held-out", "constant", "ratio", "metric", "unseen", "constant", "ratio", "metric"],
     )
     for number, task in enumerate(report.spec.tasks):

@@ -111,7 +111,9 @@ class Score(Record, frozen=True):
     """Sums over the valid examples of one task, so that scores of many devices add up.
 
     ``constant_loss_sum`` is the loss of the workload's constant predictor on the same examples,
-    None where it was not computed (training losses).
+    None where it was not computed (training losses). A metric that is no mean over examples, the mean
+    intersection over union of classes, has no ``metric_sum`` but per class the number of elements in the
+    intersection and in the union of what was predicted and what is labelled.
     """
 
     task: str
@@ -119,6 +121,8 @@ class Score(Record, frozen=True):
     loss_sum: float
     constant_loss_sum: float | None = None
     metric_sum: float | None = None
+    intersection: tuple[int, ...] = ()
+    union: tuple[int, ...] = ()
 
 
 class AffinitySums(Record, frozen=True):

@@ -259,6 +259,15 @@ def test_cutting_into_micro_batches_with_uneven_masks_changes_the_update_by_roun
     assert [score.count for score in found.losses] == [score.count for score in expected.losses]
 
 
+def test_micro_batches_of_a_network_with_batchnorm_are_refused_before_anything_is_trained():
+    net, start = toy(Noisy), toy(Noisy)
+    with pytest.raises(train.TrainingBroke, match="micro-batches of 4 instead of 8"):
+        run(net, Points(), but(micro_batch=4))
+    assert equal(net, start)
+    run(net, Points(), but(micro_batch=8))  # whole batches
+    assert not equal(net, start)
+
+
 def test_a_measured_batch_that_is_cut_is_measured_on_its_first_part():
     affinity = run(toy(), Points(size=8), but(micro_batch=3), measure=True).affinity
     assert affinity.w == (3.0,) * 4

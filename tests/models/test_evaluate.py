@@ -51,6 +51,34 @@ def test_a_task_without_labels_is_left_out_and_one_without_valid_examples_counts
     assert (two.count, two.loss_sum, two.metric_sum) == (0, 0, 0)
 
 
+class Pixels:
+    labels = frozenset({"parts"})
+
+    def __len__(self):
+        return 3
+
+    def batch(self, index):
+        target = np.array([[[1, 1]], [[2, 0]], [[2, 1]]], np.uint8)[index]
+        return Batch(np.zeros((len(index), 1), np.float32), {"parts": target}, {})
+
+
+class Says(nn.Module):
+    """Class 1 everywhere."""
+
+    def forward(self, x):
+        return torch.tensor([0.0, 2.0, 1.0])[None, :, None, None].expand(len(x), 3, 1, 2)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_miou_is_scored_as_two_counts_per_class_that_add_up(batch):
+    task = Task("parts", "", "cross-entropy", "miou", (3, 1, 2), np.zeros((3, 1, 1)), ignore=(0,))
+    says = MultiTaskNet(nn.Linear(1, 1), {"parts": Says()})
+    (score,) = evaluate(says, Pixels(), (task,), batch)
+    assert (score.count, score.metric_sum) == (3, None)
+    assert (score.intersection, score.union) == ((0, 3, 0), (0, 5, 2))
+    assert score.constant_loss_sum == pytest.approx(3 * np.log(3))
+
+
 def test_it_uses_eval_mode_and_leaves_everything_as_it_was():
     noisy = net(nn.Dropout(0.5), nn.BatchNorm1d(1)).train()
     noisy.decoder.eval()  # a mixture of modes comes back as it was

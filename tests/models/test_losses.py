@@ -111,3 +111,23 @@ def test_a_mask_per_example_covers_the_whole_example():
     given_ = labels(ABSOLUTE, np.ones((2, 1, 2, 2)), np.array([True, False]))
     assert given_.count == 1
     np.testing.assert_array_equal(given_.share[:, 0].numpy(), [[[0.25] * 2] * 2, [[0] * 2] * 2])
+
+
+def test_tasks_with_one_mask_are_handed_one_tensor_of_it():
+    mask = np.array([[[[True, False]]], [[[False, False]]]])
+    one, two = (
+        Task(name, "", "masked-l1", "mae", (n, 1, 2), np.zeros(1)) for name, n in (("o", 1), ("t", 3))
+    )
+    targets = {"o": np.zeros((2, 1, 1, 2)), "t": np.zeros((2, 3, 1, 2))}
+    found = losses.examples(Batch(np.zeros((2, 1)), targets, {"o": mask, "t": mask}), (one, two)).labels
+    assert found["o"].mask is found["t"].mask
+    assert [found[name].count for name in "ot"] == [1, 1]
+    np.testing.assert_allclose(found["t"].share[0, :, 0], [[1 / 3, 0]] * 3)
+    assert not found["t"].share[1].any()
+
+
+def test_equal_classes_that_one_task_ignores_are_valid_for_another():
+    target = np.array([0, 1, 2])
+    tasks = [Task(str(n), "", "cross-entropy", "accuracy", (3,), np.zeros(3), ignore=(n,)) for n in (0, 2)]
+    found = losses.examples(Batch(np.zeros((3, 1)), {"0": target, "2": target}, {}), tasks).labels
+    assert [labels.valid.tolist() for labels in found.values()] == [[False, True, True], [True, True, False]]

@@ -169,7 +169,7 @@ def test_lookahead_tends_to_the_whole_encoders_gram_as_the_step_gets_small():
     net = net.double()
     batch = losses.Examples(
         batch.inputs.double(),
-        {n: losses.Labels(x.target.double(), x.share.double(), x.valid) for n, x in batch.labels.items()},
+        {n: losses.Labels(x.target.double(), x.mask, x.valid) for n, x in batch.labels.items()},
     )
     when = moment(lr=1e-6)
     outputs = net(batch.inputs)

@@ -144,6 +144,12 @@ NONSENSE = {
     "countless examples": {"examples": 1 << 60},
     "a negative count": {"trained": (msgspec.structs.replace(SCORE, count=-1.0),)},
     "a boundless loss": {"scores": (msgspec.structs.replace(SCORE, loss_sum=1e300),)},
+    "an overlap of other classes": {
+        "scores": (msgspec.structs.replace(SCORE, intersection=(1,), union=(1, 1)),)
+    },
+    "more in common than there is": {
+        "scores": (msgspec.structs.replace(SCORE, intersection=(2,), union=(1,)),)
+    },
     "a task of somebody else": {"scores": (msgspec.structs.replace(SCORE, task="b"),)},
     "a task twice": {"trained": (SCORE, SCORE)},
     "affinities unasked for": {
