@@ -4,34 +4,39 @@ From the moment an assignment is accepted until its answer is stored, time is cu
 quarter of a second: at the worker's signs of life while it trains (its phases and their processor time
 come with them), at the loop's turns while weights travel (phases ``fetch`` and ``upload``, with the
 daemon's own processor time; while the worker trains that is phase ``runtime``). The pure ledger attributes
-each slice. The ledger lies on disk, at most five seconds old: after a kill, what it holds of an unfinished
-training is reported as phase ``lost``, so that no joule goes missing.
+each slice. A reading that fails makes its slice longer, up to five seconds. The ledger lies on disk, at
+most five seconds old: after a kill, what it holds of an unfinished training is reported as phase ``lost``, so
+that no joule goes missing.
+
+The idle power is what the meter or its user states, else that of ``baseline.json`` beside the ledger (made
+by ``mas-profile baseline``), as long as sensor and machine are as they were when it was measured, which is
+looked at when a training begins. Without one, dynamic and attributed energy are unknown.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from mas_edge.edge_agent.moments import Moment, cut, look
+from mas_edge.profiling import baseline as baselines
 from mas_edge.profiling import ledger as books
-from mas_edge.profiling.cpu import host_time, process_cpu_ns
+from mas_edge.profiling import machine
 from mas_edge.profiling.ledger import Ledger, Slice, Use
-from mas_edge.profiling.meters import MeterUnavailable, between
 from mas_edge.wire.host import boot_id, write_atomic
-from mas_edge.wire.messages import Key, Profile, Trace
+from mas_edge.wire.messages import Baseline, Key, Profile, Spend, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
-    from mas_edge.profiling.meters import Meter, Reading
+    from mas_edge.profiling.meters import Meter
     from mas_edge.profiling.stopwatch import PhaseTime
     from mas_edge.wire.bus import Bus
+    from mas_edge.wire.messages import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -49,28 +54,33 @@ class _Kept(msgspec.Struct, frozen=True):
     ledger: Ledger
 
 
-@dataclass(frozen=True)
-class _Moment:
-    """Everything that is counted, at one moment; slices are differences of two."""
-
-    t_ns: int
-    reading: Reading | None
-    busy_s: float | None
-    own_cpu_s: float
-    sent_bytes: int
-    received_bytes: int
-
-
 class Account:
     """The agent's ledger and the meter behind it."""
 
-    def __init__(self, path: Path, meter: Meter, bus: Bus, spooled: Collection[Key] = ()) -> None:
-        """``spooled`` names the trainings whose bill stands in an answer on disk already."""
+    def __init__(
+        self,
+        path: Path,
+        meter: Meter,
+        bus: Bus,
+        spooled: Collection[Key] = (),
+        watch: Callable[[Ledger], None] | None = None,
+        refused: tuple[Refusal, ...] = (),
+    ) -> None:
+        """``spooled`` names the trainings whose bill stands in an answer on disk already.
+
+        ``watch`` is called with every slice that is charged, in a ledger of its own; ``refused`` are the
+        meters that were tried before this one. Raises BaselineRefused for a ``baseline.json`` that is none.
+        """
+        self._watch, self._refused = watch, refused
         self._path, self._meter, self._bus = path, meter, bus
+        self._stored = baselines.load(path.with_name("baseline.json"))
+        self._machine = machine.look()
+        self._idle = self._baseline()
+        self._held: tuple[Use, ...] = ()
         self._key: Key | None = None
         self._phase = "fetch"
         self._phases: dict[str, PhaseTime] = {}
-        self._since: _Moment | None = None
+        self._since: Moment | None = None
         self._saved_s = time.monotonic()
         self._ledger = self._recover(spooled)
 
@@ -84,8 +94,10 @@ class Account:
     def begin(self, key: Key) -> None:
         """An assignment was accepted; said again, it changes nothing."""
         if self._key != key:
-            self._slice(())
-            self._key, self._phase, self._since = key, "fetch", self._since or self._now()
+            self._slice((), flush=True)
+            self._machine = machine.look()
+            self._idle = self._baseline()
+            self._key, self._phase, self._since = key, "fetch", self._since or look(self._meter, self._bus)
 
     def train(self, *, warm: bool) -> None:
         """The weights are here: the worker's signs of life make the slices; a new one counts from zero."""
@@ -97,7 +109,7 @@ class Account:
     def tick(self) -> None:
         """A turn of the loop: a slice, if it is time for one and no worker makes them."""
         since = self._since
-        if since and self._phase != "runtime" and time.monotonic_ns() - since.t_ns > SLICE_S * 1e9:
+        if since and self._phase != "runtime" and since.age_s > SLICE_S:
             self._slice(())
 
     def heard(
@@ -114,14 +126,22 @@ class Account:
 
     def bill(self, train_device: str) -> Profile:
         """All that was not billed yet; what follows (``upload``) comes with the next bill."""
-        idle = self._meter.idle
+        self._slice((), flush=True)
+        made, now = self._ledger, machine.since(self._machine, machine.look())
         profile = Profile(
-            rows=books.rows(self._ledger),
+            rows=_throttled(books.rows(made)) if now.throttled else books.rows(made),
             sensor=self._meter.sensor,
-            idle_w=idle.power_w if idle else None,
-            idle_u_w=idle.u_w if idle else None,
-            trace=self._ledger.trace,
+            idle_w=self._idle.power_w if self._idle else None,
+            idle_u_w=self._idle.u_w if self._idle else None,
+            trace=made.trace,
             train_device=train_device,
+            shared_gpu_j=made.shared_gpu.value_j,
+            shared_gpu_u_j=made.shared_gpu.u_j,
+            baseline=self._idle,
+            machine=now,
+            sampling=made.sampling,
+            profiler_cpu_s=made.profiler_cpu_s,
+            refused=self._refused,
         )
         self._ledger, self._phase = Ledger(), "upload"
         return profile
@@ -170,12 +190,17 @@ class Account:
             cpu_s=max(cpu_s, 0.0),
         )
 
-    def _slice(self, uses: tuple[Use, ...]) -> None:
+    def _slice(self, uses: tuple[Use, ...], *, flush: bool = False) -> None:
+        """Charge the time since the last slice; without a reading it is put off, unless ``flush``."""
         if self._since is None or self._key is None:
             return
-        first, last = self._since, self._now()
-        self._since = last
-        wall_s = (last.t_ns - first.t_ns) / 1e9
+        start_s = time.thread_time()
+        first, last = self._since, look(self._meter, self._bus, self._since)
+        if last.reading is None and not flush and last.seen_ns - first.seen_ns < SAVE_S * 1e9:
+            self._held += uses
+            return
+        uses, self._held, self._since = (*self._held, *uses), (), last
+        wall_s = (last.seen_ns - first.seen_ns) / 1e9
         own = Use(
             job=self._key.job,
             group=self._key.group,
@@ -186,31 +211,25 @@ class Account:
             sent_bytes=last.sent_bytes - first.sent_bytes,
             received_bytes=last.received_bytes - first.received_bytes,
         )
-        idle = self._meter.idle
-        self._ledger = books.charge(
-            self._ledger,
-            _cut(first, last, (*uses, own)),
-            idle.power_w if idle else None,
-            idle.u_w if idle else None,
-            self._meter.sensor.gain_u,
-        )
+        self._charge(cut(first, last, (*uses, own), time.thread_time() - start_s))
+
+    def _charge(self, piece: Slice) -> None:
+        idle, gain_u = self._idle, self._meter.sensor.gain_u
+        idle_w, idle_u_w, gpu_w = (idle.power_w, idle.u_w, idle.gpu_w) if idle else (None, None, None)
+        self._ledger = books.charge(self._ledger, piece, idle_w, idle_u_w, gain_u, gpu_w)
+        if self._watch is not None:
+            self._watch(books.charge(Ledger(), piece, idle_w, idle_u_w, gain_u, gpu_w))
         if time.monotonic() - self._saved_s > SAVE_S:
             self.save()
 
-    def _now(self) -> _Moment:
-        reading = None
-        try:
-            reading = self._meter.read()
-        except MeterUnavailable as error:
-            log.warning("no reading: %s", error)
-        return _Moment(
-            t_ns=reading.t_ns if reading else time.monotonic_ns(),
-            reading=reading,
-            busy_s=_busy_s(),
-            own_cpu_s=(process_cpu_ns(os.getpid()) or 0) / 1e9,
-            sent_bytes=self._bus.sent_bytes,
-            received_bytes=self._bus.received_bytes,
-        )
+    def _baseline(self) -> Baseline | None:
+        """The idle power that holds now."""
+        if self._meter.idle or self._stored is None:
+            return baselines.stated(self._meter.idle)
+        wrong = baselines.mismatch(self._stored, self._meter.sensor, self._machine)
+        if wrong:
+            log.warning("the stored baseline does not hold: %s; measure it anew", wrong)
+        return None if wrong else self._stored
 
     def _recover(self, spooled: Collection[Key]) -> Ledger:
         try:
@@ -228,22 +247,5 @@ class Account:
         return ledger
 
 
-def _cut(first: _Moment, last: _Moment, uses: tuple[Use, ...]) -> Slice:
-    used = between(first.reading, last.reading) if first.reading and last.reading else None
-    flags = tuple(f for f in used.flags if f != "short_window") if used else ("no_reading",)
-    return Slice(
-        t0_ns=first.t_ns,
-        t1_ns=last.t_ns,
-        energy_j=used.energy_j if used else None,
-        variance_j2=used.variance_j2 if used else 0.0,
-        busy_s=None if first.busy_s is None or last.busy_s is None else last.busy_s - first.busy_s,
-        uses=uses,
-        flags=flags,
-    )
-
-
-def _busy_s() -> float | None:
-    try:
-        return host_time().busy_s
-    except OSError:
-        return None
+def _throttled(rows: Sequence[Spend]) -> tuple[Spend, ...]:
+    return tuple(msgspec.structs.replace(row, flags=tuple(sorted({*row.flags, "throttled"}))) for row in rows)

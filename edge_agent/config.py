@@ -25,7 +25,7 @@ class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``agent.toml``."""
+    """``agent.toml``. Metrics for Prometheus are shown only if ``metrics_port`` is given."""
 
     device: str
     fleet: str
@@ -34,3 +34,5 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     broker: BrokerConfig = BrokerConfig()
     train: TrainConfig = TrainConfig()
     energy: EnergyConfig = EnergyConfig()
+    metrics_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+    metrics_host: str = "127.0.0.1"

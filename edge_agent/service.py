@@ -7,6 +7,7 @@ joins the bus and turns. A broker that is away when the agent starts is an error
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata as md
 import os
 import platform
@@ -19,6 +20,7 @@ import psutil
 from mas_edge.edge_agent.account import Account
 from mas_edge.edge_agent.agent import Agent
 from mas_edge.edge_agent.config import AgentConfig, DataConfig
+from mas_edge.edge_agent.metrics import exposed
 from mas_edge.edge_agent.spool import Spool
 from mas_edge.models.tasks import Source, UnknownChoice, find
 from mas_edge.profiling.choice import choose
@@ -27,8 +29,9 @@ from mas_edge.wire.host import boot_id, hold, sd_notify
 from mas_edge.wire.link import join
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from mas_edge.profiling.ledger import Ledger
     from mas_edge.profiling.meters import Meter
     from mas_edge.wire.host import StopSignal
 
@@ -46,28 +49,33 @@ def serve(config: AgentConfig, stop: StopSignal) -> None:
 
 
 def _serve(config: AgentConfig, sources: Mapping[str, Source], stop: StopSignal) -> None:
-    state = Path(config.state)
     meter, refused = choose(config.energy)
+    metrics = exposed(meter.sensor, config.metrics_host, config.metrics_port)
+    with contextlib.closing(meter), metrics as watch:
+        agent = _agent(config, sources, meter, refused, watch)
+        try:
+            sd_notify("READY=1")
+            while not stop.is_set():
+                agent.turn(agent.wait_s())
+        finally:
+            agent.close()
+
+
+def _agent(
+    config: AgentConfig,
+    sources: Mapping[str, Source],
+    meter: Meter,
+    refused: tuple[m.Refusal, ...],
+    watch: Callable[[Ledger], None] | None,
+) -> Agent:
+    state = Path(config.state)
     about = _about(config, sources, meter, refused)
     rng = random.Random()  # noqa: S311 - jitter of repetitions only; training has its own seeds
     offline = m.encode(m.Alive(online=False, boot_id=about.boot_id))
     bus = join(config.broker, config.device, rng, (m.alive_topic(config.fleet, config.device), offline))
-    agent = Agent(
-        about,
-        config.fleet,
-        bus,
-        state,
-        Account(state / "account.json", meter, bus, tuple(a.key for a in Spool(state / "spool").answers())),
-        sources,
-        rng=rng,
-        train=config.train,
-    )
-    try:
-        sd_notify("READY=1")
-        while not stop.is_set():
-            agent.turn(agent.wait_s())
-    finally:
-        agent.close()
+    spooled = tuple(answer.key for answer in Spool(state / "spool").answers())
+    account = Account(state / "account.json", meter, bus, spooled, watch, refused)
+    return Agent(about, config.fleet, bus, state, account, sources, rng=rng, train=config.train)
 
 
 def _source(name: str, data: DataConfig) -> Source:

@@ -10,7 +10,7 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _demo_parser(_command(commands, "demo", demo, "train on this machine: broker, orchestrator, agents"))
+    _report_parser(_command(commands, "report", report, "show what a run learnt and cost, or compare two"))
     serve_ = _command(commands, "serve", serve, "run the orchestrator")
     serve_.add_argument(
         "--config", type=Path, default=Path("/etc/mas-edge/orchestrator.toml"), help="default: %(default)s"
@@ -75,6 +76,27 @@ def _command(
     return command
 
 
+def _report_parser(command: argparse.ArgumentParser) -> None:
+    say = command.add_argument
+    say("run", type=Path, metavar="RUN", help="directory of a finished run of mas demo")
+    say(
+        "--compare",
+        type=Path,
+        metavar="RUN2",
+        help="another run: ratios, RUN over RUN2, with their intervals",
+    )
+    say("--html", type=Path, metavar="FILE", help="write the page, one file that needs no network")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print everything as JSON and nothing else")
+    form.add_argument("--csv", action="store_true", help="print every row as CSV and nothing else")
+    say(
+        "--co2",
+        type=float,
+        metavar="G_PER_KWH",
+        help="add CO2e at so many grams per kWh; there is no default",
+    )
+
+
 def _at_least(least: int) -> Callable[[str], int]:
     def number(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
@@ -116,8 +138,8 @@ def demo(options: argparse.Namespace) -> int:
     """Train federated tasks on this machine: an embedded broker, the orchestrator and some agents, each
     a process of its own. Nothing is downloaded: the data of the workload `watch` (real smartwatch
     sensors of ten people) come with the package. At the end stand the affinities, the split, losses
-    and what each task group cost; the run's directory keeps report.json, profile.csv, weights and
-    pictures. Given again with the same --out, a run that was cut short goes on.
+    and what each task group cost; the run's directory keeps report.html, report.json, profile.csv, weights
+    and pictures. Given again with the same --out, a run that was cut short goes on.
 
         mas demo
         mas demo --tasks gravity,jerk,rotation --groups 2
@@ -127,6 +149,24 @@ def demo(options: argparse.Namespace) -> int:
     from mas_edge.orchestrator.showcase import showcase  # noqa: PLC0415 - keeps --help fast
 
     return showcase(options)
+
+
+def report(options: argparse.Namespace) -> int:
+    """Show what a finished run learnt and what it cost: joules per task group, round, phase and device,
+    with two standard uncertainties. Terminal, page, JSON and CSV show the same numbers.
+
+        mas report runs/seven
+        mas report runs/seven --html seven.html --co2 380
+        mas report runs/seven/mas --compare runs/seven/one-by-one
+        mas report runs/seven --csv > rows.csv
+    """
+    from mas_edge.orchestrator.reporting import show  # noqa: PLC0415 - keeps --help fast
+
+    return show(options.run, options.compare, options.html, _form(options), options.co2)
+
+
+def _form(options: argparse.Namespace) -> Literal["text", "json", "csv"]:
+    return "json" if options.json else "csv" if options.csv else "text"
 
 
 def serve(options: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ import msgspec
 
 from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator.crew import Crew, CrewFailed
+from mas_edge.orchestrator.runs import REPORT
 from mas_edge.orchestrator.service import open_store, read_store
 from mas_edge.wire.host import free_port, write_atomic
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from mas_edge.wire.messages import Progress
 
 FLEET = "demo"
-PLAN, REPORT, STATE, LOGS, AGENTS = "plan.json", "report.json", "state", "logs", "agents"
+PLAN, STATE, LOGS, AGENTS = "plan.json", "state", "logs", "agents"
 LOOK_S = 0.25
 """How often the demo looks into the store."""
 NO_ROOM_BYTES = 1 << 20
@@ -107,6 +108,7 @@ def _remove_run(out: Path) -> None:
         "orchestrator.toml",
         "edge-*.toml",
         "profile.csv",
+        "report.html",
         "manifest.json",
         "affinity.png",
         "losses.png",

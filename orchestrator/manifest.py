@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import psutil
 
+from mas_edge.orchestrator.plan import DemoPlan
 from mas_edge.wire.messages import Hello, Refusal, Sensor, Versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from mas_edge.orchestrator.plan import DemoPlan
 
 PACKAGES = ("mas-edge", "torch", "numpy", "msgspec", "safetensors", "paho-mqtt", "amqtt")
 
@@ -44,17 +43,18 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """``manifest.json``."""
+    """``manifest.json``; ``command`` is what was typed, as far as it is known."""
 
+    command: tuple[str, ...]
     seed: int
     workload: str
-    plan: object
+    plan: DemoPlan
     versions: dict[str, str]
     machine: Machine
     devices: dict[str, Device]
 
 
-def manifest(plan: DemoPlan, hellos: Mapping[str, Hello]) -> Manifest:
+def manifest(plan: DemoPlan, hellos: Mapping[str, Hello], command: tuple[str, ...] = ()) -> Manifest:
     """The manifest of a run whose agents said these things of themselves."""
     training = plan.spec.training
     devices = {
@@ -63,9 +63,10 @@ def manifest(plan: DemoPlan, hellos: Mapping[str, Hello]) -> Manifest:
         if (hello := hellos.get(name)) is not None
     }
     return Manifest(
+        command=command,
         seed=training.seed,
         workload=training.workload,
-        plan=msgspec.to_builtins(plan),
+        plan=plan,
         versions={name: version for name in PACKAGES if (version := _version(name))},
         machine=machine(),
         devices=devices,

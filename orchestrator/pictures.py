@@ -1,8 +1,9 @@
-"""Draws a job's report as PNG files: the measured affinities, and each task's loss over the rounds.
+"""Draws what a job learnt: the measured affinities, and each task's loss over the rounds.
 
 Both pictures show only what the report holds: numbers with their standard errors, gaps where nothing
 was measured. They are drawn without a display, by matplotlib (extra ``orchestrator``), which is slow to
-import and so only is when a picture is drawn. What the numbers mean is said in ``orchestrator.report``.
+import and so only is when a picture is drawn; the caller saves the figure. What the numbers mean is said
+in ``orchestrator.report``, what the job cost is drawn by ``orchestrator.charts``.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from mas_edge.orchestrator.job import Decision
@@ -25,19 +25,27 @@ if TYPE_CHECKING:
 COLUMNS = 3
 """Tasks side by side in the picture of the losses."""
 
-GREY = "0.35"
+GREY = "#595959"
 """Of what all groups share: rounds before the split, the split, the constant predictor."""
 
+ON_LIGHT, LIGHT = "#111111", "#fefefe"
+"""Text on cells that stay light on a dark page, and such a cell."""
 
-def affinity_png(table: AffinityTable, decision: Decision | None, path: Path) -> None:
-    """A heat map with mean ± standard error: the row's step on the column's loss; raises OSError.
+
+def blank(width_in: float, height_in: float) -> Figure:
+    """An empty figure that keeps what is drawn apart."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import, and an extra
+
+    return Figure(figsize=(width_in, height_in), layout="constrained")
+
+
+def affinity(table: AffinityTable, decision: Decision | None) -> Figure:
+    """A heat map with mean ± standard error: the row's step on the column's loss.
 
     Tasks stand in the order of the groups that were decided on, which are framed. Colours span the
     effects on other tasks; those on oneself are far greater and stay white. Numbers greater
     than their standard error are bold.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import, and an extra
-
     sizes = [len(group) for group in decision.groups] if decision else []
     tasks = [task for group in decision.groups for task in group] if decision else list(table.tasks)
     order = [table.tasks.index(task) for task in tasks]
@@ -46,8 +54,9 @@ def affinity_png(table: AffinityTable, decision: Decision | None, path: Path) ->
     np.fill_diagonal(others, np.nan)
     limit = np.nanmax(np.abs(others), initial=0.0) or 1.0
     side_in = 2.6 + 0.95 * len(tasks)
-    figure = Figure(figsize=(side_in + 1.0, side_in), layout="constrained")
+    figure = blank(side_in + 1.0, side_in)
     axes = figure.subplots()
+    axes.set_facecolor(LIGHT)
     image = axes.imshow(others, cmap="RdBu", vmin=-limit, vmax=limit)
     _write_numbers(axes, mean, se, limit)
     for start, size in zip([0, *accumulate(sizes)], sizes, strict=False):
@@ -55,13 +64,15 @@ def affinity_png(table: AffinityTable, decision: Decision | None, path: Path) ->
             start - 0.5 + size * np.array([0, 1, 1, 0, 0]),
             start - 0.5 + size * np.array([0, 0, 1, 1, 0]),
         )
-        axes.plot(*corners, color="black", linewidth=2, clip_on=False)
+        axes.plot(*corners, color=ON_LIGHT, linewidth=2, clip_on=False)
     axes.set_xticks(range(len(tasks)), tasks, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(tasks)), tasks)
     axes.set(xlabel="… on the loss of", ylabel="effect of a step for …")
     axes.set_title("Affinity, mean ± standard error" + ("; groups are framed" if decision else ""))
-    figure.colorbar(image, label="helps (blue) or harms (red): fall of the loss, relative, per learning rate")
-    figure.savefig(path, dpi=110)
+    figure.colorbar(
+        image, shrink=0.8, label="helps (blue) or harms (red): fall of the loss, relative, per learning rate"
+    )
+    return figure
 
 
 def _write_numbers(axes: Axes, mean: NDArray[np.float64], se: NDArray[np.float64], limit: float) -> None:
@@ -75,7 +86,7 @@ def _write_numbers(axes: Axes, mean: NDArray[np.float64], se: NDArray[np.float64
             j,
             i,
             text,
-            color="white" if i != j and abs(value) > 0.6 * limit else "black",
+            color=LIGHT if i != j and abs(value) > 0.6 * limit else ON_LIGHT,
             weight="bold" if abs(value) > error else "normal",
             fontsize="small",
             ha="center",
@@ -83,19 +94,18 @@ def _write_numbers(axes: Axes, mean: NDArray[np.float64], se: NDArray[np.float64
         )
 
 
-def curves_png(made: Report, path: Path) -> None:
-    """Each task's held-out loss over the rounds, the split marked; raises OSError.
+def curves(made: Report) -> Figure:
+    """Each task's held-out loss over the rounds, the split marked.
 
     Rounds before the split are grey, afterwards a colour stands for a group. The dotted line is the
     constant predictor's loss on the same examples.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import, and an extra
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - slow to import, and an extra
 
     tasks = made.spec.tasks
     columns = min(COLUMNS, len(tasks))
     rows = -(-len(tasks) // columns)
-    figure = Figure(figsize=(3.4 * columns, 2.4 * rows + 0.9), layout="constrained")
+    figure = blank(3.4 * columns, 2.4 * rows + 0.9)
     figure.subplots(rows, columns, squeeze=False, sharex=True)
     colors = {group: f"C{i}" for i, group in enumerate(made.groups)}
     split = made.spec.merge_rounds if made.decision else 0
@@ -111,11 +121,15 @@ def curves_png(made: Report, path: Path) -> None:
     handles = {line.get_label(): line for axes in figure.axes for line in axes.lines}
     labels = [label for label in handles if not str(label).startswith("_")]
     figure.legend(
-        handles=[handles[label] for label in labels], loc="outside lower center", ncols=2, fontsize="small"
+        handles=[handles[label] for label in labels],
+        loc="outside lower center",
+        ncols=2,
+        fontsize="small",
+        frameon=False,
     )
     figure.supylabel("held-out loss", fontsize="medium")
     figure.suptitle(f"{made.name}: {made.spec.policy}")
-    figure.savefig(path, dpi=110)
+    return figure
 
 
 def _draw_task(axes: Axes, points: list[Point], colors: dict[str, str], split: int) -> None:

@@ -1,11 +1,10 @@
-"""The report of a job, from the store alone: what was learnt, how it was split, what it cost.
+"""What a job has learnt, how it was split, and the bills of who worked for it, from its stored events alone.
 
-``report`` folds the stored events into one struct; ``report.json`` is that struct. Losses are weighted by
-valid examples over devices. The scores that devices send in round r are those of the weights they
-received, so they stand under round r - 1. Energy comes from ``profiling.bill``: rows per task group and
-phase, and each host's total counted once. What the orchestrator's own child used (first weights, unseen
-clients) stands under the group ``orchestrator``. How it looks is ``orchestrator.pictures``' and
-``orchestrator.tables``' business.
+``report`` folds the stored events into one struct. Losses are weighted by valid examples over devices. The
+scores that devices send in round r are those of the weights they received, so they stand under round
+r - 1. ``profiles`` are the bills; what the orchestrator's own child used (first weights, unseen clients)
+stands under the group ``orchestrator``. Bills are added up by ``profiling``, both are put together in
+``orchestrator.runs``; how it looks is the business of ``pictures``, ``charts``, ``tables`` and ``page``.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator.affinity import Affinity, normalise, pool
 from mas_edge.orchestrator.job import Decision, Initialised, Judged
 from mas_edge.orchestrator.rounds import GaveUp, Heard
-from mas_edge.orchestrator.spec import JobSpec
-from mas_edge.orchestrator.workshop import GROUP
+from mas_edge.orchestrator.spec import ORCHESTRATOR, JobSpec
 from mas_edge.wire.messages import Profile, Score
 
 if TYPE_CHECKING:
@@ -138,7 +136,7 @@ def profiles(stored: Iterable[tuple[float, Event]]) -> tuple[tuple[str, Profile]
             case GaveUp(key=key, profile=profile):
                 found.append((key.device, profile))
             case Initialised(profile=profile) | Judged(profile=profile):
-                found.append((GROUP, profile))
+                found.append((ORCHESTRATOR, profile))
     return tuple(found)
 
 

@@ -1,8 +1,8 @@
 """`mas demo` from its options to what is printed: one policy, or several compared.
 
 Everything is checked first; then each policy's run has its own directory, and when it is over the
-report, the bill per row, the weights, the manifest and the pictures are written there. ``report.json``
-comes last, so that a directory with one holds a whole run.
+page, the bill per row, the weights, the manifest and the pictures are written there. ``report.json`` comes
+last, so that a directory with one holds a whole run.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import msgspec
 
 from mas_edge.models.tasks import Source, find
 from mas_edge.orchestrator import tables
-from mas_edge.orchestrator.demo import REPORT, STATE, Outcome, prepare, run
+from mas_edge.orchestrator.demo import STATE, Outcome, prepare, run
 from mas_edge.orchestrator.manifest import manifest
-from mas_edge.orchestrator.pictures import affinity_png, curves_png
+from mas_edge.orchestrator.page import PAGE, Named, page
+from mas_edge.orchestrator.pictures import affinity, curves
 from mas_edge.orchestrator.plan import DemoOptions, compared, demo_plan
 from mas_edge.orchestrator.progress import Display
-from mas_edge.orchestrator.report import Report, profiles, report
+from mas_edge.orchestrator.runs import REPORT, compose
 from mas_edge.orchestrator.service import read_store
-from mas_edge.profiling.bill import FleetBill, billed, fleet
 from mas_edge.profiling.choice import EnergyConfig, choose
-from mas_edge.profiling.report import csv_text
+from mas_edge.profiling.report import csv_text, render
 from mas_edge.wire.blobs import BlobStore
 from mas_edge.wire.host import write_atomic
 
@@ -38,21 +38,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mas_edge.orchestrator.plan import DemoPlan
+    from mas_edge.orchestrator.report import Report
+    from mas_edge.orchestrator.runs import RunReport
 
 
 PLAIN_WIDTH = 132
 """Columns where there is no terminal to ask."""
-
-
-class Arm(msgspec.Struct, frozen=True, kw_only=True):
-    """One finished policy: ``report.json`` is this."""
-
-    policy: str
-    report: Report
-    bill: FleetBill
-    wall_s: float
-    restarts: tuple[str, ...]
-    final_digests: dict[str, str]
 
 
 def showcase(options: argparse.Namespace) -> int:
@@ -72,11 +63,11 @@ def showcase(options: argparse.Namespace) -> int:
         console.width = PLAIN_WIDTH
     arms = [_arm(plan, folders[policy], options.meter, console) for policy, plan in plans.items()]
     if options.json:
-        found = [msgspec.to_builtins(arm) for arm in arms]
+        found = [msgspec.to_builtins(run) for run in arms]
         sys.stdout.write(json.dumps({"arms": found} if options.compare else found[0]) + "\n")
         return 0
     if options.compare:
-        tables.comparison(console, [(arm.policy, arm.report, arm.bill, arm.wall_s) for arm in arms])
+        render(tables.policies([(run.policy, run) for run in arms]), console)
     console.print(f"\nEverything is in [bold]{out}[/]", highlight=False)
     return 0
 
@@ -96,21 +87,21 @@ def _demo_options(options: argparse.Namespace, policy: str) -> DemoOptions:
     return DemoOptions(**{**given, "policy": policy})
 
 
-def _arm(plan: DemoPlan, out: Path, meter: str, console: Console) -> Arm:
+def _arm(plan: DemoPlan, out: Path, meter: str, console: Console) -> RunReport:
     spec = plan.spec
     console.print(
         f"[bold]{spec.policy}[/]: {', '.join(spec.tasks)} on {len(plan.clients)} agents", highlight=False
     )
     with Display(console, spec.policy) as display:
         outcome = run(plan, out, meter, display)
-    arm = write(plan, out, outcome)
-    tables.job(console, arm.report, arm.bill)
+    made = write(plan, out, outcome)
+    tables.job(console, made)
     if outcome.restarts:
         console.print(f"started again: {', '.join(outcome.restarts)}", highlight=False)
-    return arm
+    return made
 
 
-def write(plan: DemoPlan, out: Path, outcome: Outcome) -> Arm:
+def write(plan: DemoPlan, out: Path, outcome: Outcome) -> RunReport:
     """The files of a finished run in its directory, and what is in them."""
     store = read_store(out / STATE)
     try:
@@ -118,23 +109,22 @@ def write(plan: DemoPlan, out: Path, outcome: Outcome) -> Arm:
         devices = store.devices()
     finally:
         store.close()
-    made, found = report(plan.spec, stored), profiles(stored)
-    arm = Arm(
-        policy=plan.spec.policy,
-        report=made,
-        bill=fleet(found),
+    made = compose(
+        plan.spec,
+        stored,
+        manifest(plan, devices, tuple(sys.argv)),
         wall_s=outcome.wall_s,
         restarts=outcome.restarts,
-        final_digests=made.final_digests,
     )
-    write_atomic(out / "profile.csv", csv_text(billed(found)).encode())
-    _weights(out, made)
-    if made.affinity:
-        affinity_png(made.affinity, made.decision, out / "affinity.png")
-    curves_png(made, out / "losses.png")
-    write_atomic(out / "manifest.json", _pretty(manifest(plan, devices)))
-    write_atomic(out / REPORT, _pretty(arm))
-    return arm
+    _weights(out, made.report)
+    if made.report.affinity:
+        affinity(made.report.affinity, made.report.decision).savefig(out / "affinity.png", dpi=110)
+    curves(made.report).savefig(out / "losses.png", dpi=110)
+    write_atomic(out / "manifest.json", _pretty(made.manifest))
+    write_atomic(out / "profile.csv", csv_text(made.rows).encode())
+    write_atomic(out / PAGE, page(Named(out.name, made)).encode())
+    write_atomic(out / REPORT, _pretty(made))
+    return made
 
 
 def _weights(out: Path, made: Report) -> None:

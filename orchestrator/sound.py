@@ -63,7 +63,9 @@ def sound_bill(profile: Profile) -> bool:
     """Whether the bill can be added to others; one that cannot is not kept, and its joules are unknown."""
     trace = profile.trace
     rising = all(list(column) == sorted(column) for column in (trace.t_ns, trace.energy_j))
-    figures = (*trace.energy_j, *trace.variance_j2, profile.idle_w or 0.0)
+    sums = (profile.idle_w or 0.0, profile.shared_gpu_j or 0.0, profile.profiler_cpu_s or 0.0)
+    rails = (rail.energy_j for row in profile.rows for rail in row.rails)
+    figures = (*trace.energy_j, *trace.variance_j2, *sums, *rails)
     rows = [value for row in profile.rows for value in msgspec.structs.astuple(row) if _is_number(value)]
     used = [value for row in profile.rows for value in (row.wall_s, row.cpu_s, row.examples)]
     return (

@@ -13,6 +13,9 @@ import msgspec
 from mas_edge.wire.messages import Training, check_name
 
 Policy: TypeAlias = Literal["mas", "all-in-one", "one-by-one", "fixed"]
+ORCHESTRATOR = "orchestrator"
+"""The group under which the orchestrator's own work is billed: first weights, unseen clients."""
+
 POLICIES: tuple[Policy, ...] = ("mas", "all-in-one", "one-by-one", "fixed")
 
 

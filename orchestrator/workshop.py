@@ -25,9 +25,11 @@ from mas_edge.models import weights
 from mas_edge.orchestrator import aggregate
 from mas_edge.orchestrator.job import Abandoned, Event, Init, Initialised, Job, Judge, Judged
 from mas_edge.orchestrator.rounds import Carve, Carved, Merge, Merged
+from mas_edge.orchestrator.spec import ORCHESTRATOR
 from mas_edge.profiling import ledger as books
+from mas_edge.profiling.baseline import stated
 from mas_edge.profiling.cpu import host_time
-from mas_edge.profiling.ledger import Ledger, Slice, Use
+from mas_edge.profiling.ledger import Ledger, Use
 from mas_edge.profiling.meters import MeterUnavailable, between
 from mas_edge.wire.messages import Profile
 
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
 
     from mas_edge.profiling.meters import Meter, Reading
     from mas_edge.wire.blobs import BlobStore
-
-GROUP = "orchestrator"
-"""The group under which the orchestrator's own work is billed."""
 
 MOST_KILLS = 3
 """A torch child that was killed this often, one after the other, ends its job."""
@@ -201,21 +200,14 @@ class Workshop:
         used, idle = between(child.reading, last), self._meter.idle
         use = Use(
             job=child.job,
-            group=GROUP,
+            group=ORCHESTRATOR,
             round=0,
             phase=phase,
             wall_s=cost.wall_s,
             cpu_s=cost.cpu_s,
             peak_rss_bytes=cost.peak_rss_bytes,
         )
-        piece = Slice(
-            t0_ns=used.t0_ns,
-            t1_ns=used.t1_ns,
-            energy_j=used.energy_j,
-            variance_j2=used.variance_j2,
-            busy_s=host_time().busy_s - child.busy_s,
-            uses=(use,),
-        )
+        piece = books.metered(used, host_time().busy_s - child.busy_s, (use,))
         idle_w, idle_u_w = (idle.power_w, idle.u_w) if idle else (None, None)
         made = books.charge(Ledger(), piece, idle_w, idle_u_w, self._meter.sensor.gain_u)
         return Profile(
@@ -224,4 +216,9 @@ class Workshop:
             idle_w=idle_w,
             idle_u_w=idle_u_w,
             trace=made.trace,
+            shared_gpu_j=made.shared_gpu.value_j,
+            shared_gpu_u_j=made.shared_gpu.u_j,
+            baseline=stated(idle),
+            sampling=made.sampling,
+            profiler_cpu_s=made.profiler_cpu_s,
         )

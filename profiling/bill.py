@@ -1,11 +1,10 @@
-"""What a fleet's trainings cost together: per task group and phase, per sensor, and in all.
+"""What a fleet's trainings cost together: rows and their sums, per sensor, and in all.
 
-Attributed joules add over devices. A device's total, its idle energy and what nobody is charged for
-(background) do not: agents on one host read one and the same sensor. So these count once per
-``sensor_host``, over the union of the times in which its agents were metered; where two traces
-overlap, the later one is taken from the end of the earlier, interpolated. Background is
-total - idle - attributed, never clamped. A sum with an unknown part is None, flagged ``partial`` if
-another part was known; sums over more than one method or scope are flagged ``mixed``.
+Attributed joules add over devices. A device's total, its idle energy, what several groups' use of a GPU
+took and what nobody is charged for (background) do not: agents on one host read one and the same
+sensor. So these count once per ``sensor_host``: see ``hosts``. A sum with an unknown part is None,
+flagged ``partial`` if another part was known; sums over more than one method or scope are flagged
+``mixed``.
 
 Standard uncertainties add linearly: the error that rows of a sensor share (gain, idle power) is the
 greater part, so this is an upper bound that is close. Pure: no clock, no input or output.
@@ -13,14 +12,14 @@ greater part, so this is an upper bound that is close. Pure: no clock, no input 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from math import fsum
-from typing import TypeAlias, TypeVar
 
 import msgspec
 
-from mas_edge.profiling.traces import overlap, union
-from mas_edge.wire.messages import Profile, Sensor, Spend
+from mas_edge.profiling.hosts import HostBill, Metered, by_host, host, host_name, known_sum, less
+from mas_edge.profiling.traces import overlap
+from mas_edge.wire.messages import Rail, Sensor, Spend
 
 
 class _Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +35,10 @@ class Billed(_Value, frozen=True):
 
 
 class Cost(_Value, frozen=True):
-    """A sum of rows; the energies as in ``Spend``. ``methods`` are all that its joules rest on."""
+    """A sum of rows; the energies as in ``Spend``. ``methods`` are all that its joules rest on.
+
+    ``peak_w`` is the greatest of the rows that know theirs, each of its own device.
+    """
 
     wall_s: float
     cpu_s: float
@@ -48,6 +50,8 @@ class Cost(_Value, frozen=True):
     attributed_energy_j: float | None
     attributed_u_j: float | None
     exclusive_fraction: float | None
+    peak_w: float | None
+    rails: tuple[Rail, ...]
     peak_rss_bytes: int | None
     sent_bytes: int
     received_bytes: int
@@ -55,46 +59,21 @@ class Cost(_Value, frozen=True):
     flags: tuple[str, ...]
 
 
-class Line(_Value, frozen=True):
-    """One phase of a task group over all devices and rounds; ``phase`` None: all phases.
+class FleetBill(_Value, frozen=True):
+    """All of it.
 
-    ``j_per_example`` is attributed energy over the examples that the *group* trained, so that the
-    phases' add up to the group's; None if it trained none.
+    ``closing_error_j`` = total - idle - background - shared GPU - what the rows were attributed.
     """
 
-    job: str
-    group: str
-    phase: str | None
-    devices: int
-    rounds: int
-    cost: Cost
-    j_per_example: float | None
-
-
-class HostBill(_Value, frozen=True):
-    """One sensor over the time in which any of its agents was metered; ``devices`` share it."""
-
-    sensor: Sensor | None
-    devices: tuple[str, ...]
-    metered_s: float
-    total_j: float | None
-    total_u_j: float | None
-    idle_j: float | None
-    attributed_j: float | None
-    background_j: float | None
-
-
-class FleetBill(_Value, frozen=True):
-    """All of it; ``closing_error_j`` = total - idle - background - what the lines were attributed."""
-
-    lines: tuple[Line, ...]
     hosts: tuple[HostBill, ...]
     total_j: float | None
     total_u_j: float | None
     idle_j: float | None
     attributed_j: float | None
+    shared_gpu_j: float | None
     background_j: float | None
     closing_error_j: float | None
+    profiler_cpu_s: float | None
     methods: tuple[str, ...]
     flags: tuple[str, ...]
 
@@ -102,30 +81,32 @@ class FleetBill(_Value, frozen=True):
 FIGURES = tuple(name for name in Spend.__struct_fields__ if name.endswith("_j"))
 """Names of the energies of a row and of their uncertainties."""
 
-Metered: TypeAlias = tuple[str, Profile]
-
 
 def fleet(profiles: Iterable[Metered]) -> FleetBill:
     """The bill of (device name, profile) pairs, in any order; profiles that hold nothing are left out."""
     metered = [pair for pair in profiles if pair[1].rows or pair[1].trace.t_ns]
     rows = billed(metered)
-    lines = _lines(rows)
-    hosts = tuple(_host(pairs) for pairs in _by_host(metered).values())
-    total_j = _sum(host.total_j for host in hosts) if hosts else None
-    idle_j = _sum(host.idle_j for host in hosts) if hosts else None
-    background_j = _sum(host.background_j for host in hosts) if hosts else None
-    named_j = _sum(line.cost.attributed_energy_j for line in lines if line.phase is None)
+    hosts = tuple(host(pairs) for pairs in by_host(metered).values())
+    named_j = known_sum(row.spend.attributed_energy_j for row in rows)
+
+    def of_hosts(name: str) -> float | None:
+        return known_sum(getattr(one, name) for one in hosts) if hosts else None
+
+    total_j, idle_j, shared_j, background_j = map(
+        of_hosts, ("total_j", "idle_j", "shared_gpu_j", "background_j")
+    )
     return FleetBill(
-        lines=lines,
         hosts=hosts,
         total_j=total_j,
-        total_u_j=_sum(host.total_u_j for host in hosts) if hosts else None,
+        total_u_j=of_hosts("total_u_j"),
         idle_j=idle_j,
-        attributed_j=_sum(host.attributed_j for host in hosts) if hosts else None,
+        attributed_j=of_hosts("attributed_j"),
+        shared_gpu_j=shared_j,
         background_j=background_j,
-        closing_error_j=_less(total_j, idle_j, background_j, named_j),
+        closing_error_j=less(total_j, idle_j, background_j, shared_j, named_j),
+        profiler_cpu_s=of_hosts("profiler_cpu_s"),
         methods=_methods(rows),
-        flags=_flags(rows, [host.total_j for host in hosts], [host.background_j for host in hosts]),
+        flags=_flags(rows, [one.total_j for one in hosts], [one.background_j for one in hosts]),
     )
 
 
@@ -136,10 +117,10 @@ def billed(profiles: Iterable[Metered]) -> tuple[Billed, ...]:
     lowered to what is certain and the row is flagged ``overlapping``: such windows count joules twice.
     """
     pairs = list(profiles)
-    hosts = _by_host(pairs)
+    hosts = by_host(pairs)
     found = []
     for device, profile in pairs:
-        neighbours = [other.trace for name, other in hosts[_host_name(device, profile)] if name != device]
+        neighbours = [other.trace for name, other in hosts[host_name(device, profile)] if name != device]
         share = overlap(profile.trace, neighbours)
         found += [
             Billed(device=device, sensor=profile.sensor, spend=_shared(row, share)) for row in profile.rows
@@ -153,69 +134,26 @@ def sum_spend(rows: Iterable[Billed]) -> Cost:
     spends = [row.spend for row in kept]
     figures = {name: [getattr(spend, name) for spend in spends] for name in FIGURES}
     wall_s = fsum(spend.wall_s for spend in spends)
-    exclusive_s = _sum(
+    exclusive_s = known_sum(
         None if spend.exclusive_fraction is None else spend.exclusive_fraction * spend.wall_s
         for spend in spends
         if spend.wall_s
     )
     peaks = [spend.peak_rss_bytes for spend in spends if spend.peak_rss_bytes is not None]
+    powers_w = [spend.peak_w for spend in spends if spend.peak_w is not None]
     return Cost(
         wall_s=wall_s,
         cpu_s=fsum(spend.cpu_s for spend in spends),
         examples=sum(spend.examples for spend in spends),
-        **{name: _sum(values) for name, values in figures.items()},
+        **{name: known_sum(values) for name, values in figures.items()},
         exclusive_fraction=None if exclusive_s is None or not wall_s else exclusive_s / wall_s,
+        peak_w=max(powers_w, default=None),
+        rails=_rails(spends),
         peak_rss_bytes=max(peaks, default=None),
         sent_bytes=sum(spend.sent_bytes for spend in spends),
         received_bytes=sum(spend.received_bytes for spend in spends),
         methods=_methods(kept),
         flags=_flags(kept, *figures.values()),
-    )
-
-
-def _lines(rows: Sequence[Billed]) -> tuple[Line, ...]:
-    """A line for every phase of every group in order of appearance, then one for the group."""
-    groups = _grouped(rows, lambda row: (row.spend.job, row.spend.group))
-    lines = []
-    for (job, group), of_group in groups.items():
-        examples = sum(row.spend.examples for row in of_group)
-        phases: dict[str | None, list[Billed]] = {
-            **_grouped(of_group, lambda row: row.spend.phase),
-            None: of_group,
-        }
-        for phase, of_phase in phases.items():
-            cost = sum_spend(of_phase)
-            joules = cost.attributed_energy_j
-            lines.append(
-                Line(
-                    job=job,
-                    group=group,
-                    phase=phase,
-                    devices=len({row.device for row in of_phase}),
-                    rounds=len({row.spend.round for row in of_phase}),
-                    cost=cost,
-                    j_per_example=None if joules is None or not examples else joules / examples,
-                )
-            )
-    return tuple(lines)
-
-
-def _host(pairs: Sequence[Metered]) -> HostBill:
-    sensor = pairs[0][1].sensor
-    attributed = _sum(row.attributed_energy_j for _, profile in pairs for row in profile.rows)
-    metered = union((profile.trace, profile.idle_w) for _, profile in pairs)
-    known = sensor is not None and metered.wall_s > 0
-    total_j, idle_j = (metered.energy_j, metered.idle_j) if known else (None, None)
-    gain_u = sensor.gain_u if sensor else 0.0
-    return HostBill(
-        sensor=sensor,
-        devices=tuple(sorted({device for device, _ in pairs})),
-        metered_s=metered.wall_s,
-        total_j=total_j,
-        total_u_j=None if total_j is None else float((metered.variance_j2 + (gain_u * total_j) ** 2) ** 0.5),
-        idle_j=idle_j,
-        attributed_j=attributed,
-        background_j=_less(total_j, idle_j, attributed),
     )
 
 
@@ -227,38 +165,12 @@ def _shared(row: Spend, share: float) -> Spend:
     return msgspec.structs.replace(row, exclusive_fraction=certain, flags=flags)
 
 
-def _by_host(pairs: Iterable[Metered]) -> dict[str, list[Metered]]:
-    found: dict[str, list[Metered]] = {}
-    for device, profile in pairs:
-        found.setdefault(_host_name(device, profile), []).append((device, profile))
-    return found
-
-
-def _host_name(device: str, profile: Profile) -> str:
-    return profile.sensor.sensor_host if profile.sensor else f"no sensor on {device}"
-
-
-_K = TypeVar("_K")
-
-
-def _grouped(rows: Iterable[Billed], key: Callable[[Billed], _K]) -> dict[_K, list[Billed]]:
-    found: dict[_K, list[Billed]] = {}
-    for row in rows:
-        found.setdefault(key(row), []).append(row)
-    return found
-
-
-def _sum(values: Iterable[float | None]) -> float | None:
-    known: list[float] = []
-    for value in values:
-        if value is None:
-            return None
-        known.append(value)
-    return fsum(known)
-
-
-def _less(whole: float | None, *parts: float | None) -> float | None:
-    return _sum([whole, *(None if part is None else -part for part in parts)])
+def _rails(spends: Iterable[Spend]) -> tuple[Rail, ...]:
+    sums: dict[str, list[float]] = {}
+    for spend in spends:
+        for rail in spend.rails:
+            sums.setdefault(rail.name, []).append(rail.energy_j)
+    return tuple(Rail(name=name, energy_j=fsum(parts)) for name, parts in sums.items())
 
 
 def _methods(rows: Iterable[Billed]) -> tuple[str, ...]:

@@ -27,9 +27,15 @@ class HostTime:
 
 def host_time(root: Path = Path("/")) -> HostTime:
     """The host's time so far; raises OSError without a readable /proc/stat."""
-    fields = (root / "proc/stat").read_text().split("\n", 1)[0].split()
-    if fields[:1] != ["cpu"] or len(fields) < 8:
-        raise OSError(f"{root / 'proc/stat'}: no line 'cpu' with seven counters")
+    path = root / "proc/stat"
+    return parse_host_time(path.read_bytes(), path)
+
+
+def parse_host_time(stat: bytes, path: Path) -> HostTime:
+    """The host's time from the text of /proc/stat, or its beginning; raises OSError naming the path."""
+    fields = stat.partition(b"\n")[0].split()
+    if fields[:1] != [b"cpu"] or len(fields) < 8 or not all(field.isdigit() for field in fields[1:8]):
+        raise OSError(f"{path}: no line 'cpu' with seven counters")
     user, nice, system, idle, iowait, irq, softirq = (int(ticks) * TICK_S for ticks in fields[1:8])
     busy = user + nice + system + irq + softirq
     return HostTime(busy_s=busy, total_s=busy + idle + iowait)
@@ -46,6 +52,29 @@ def process_cpu_ns(pid: int, root: Path = Path("/")) -> int | None:
     user, system = stat.rpartition(")")[2].split()[11:13]
     ticks_ns = round((int(user) + int(system)) * TICK_S * 1e9)
     return max(sum(threads), ticks_ns)
+
+
+def tree_cpu_ns(pid: int, root: Path = Path("/")) -> int | None:
+    """Processor nanoseconds of a process and of all below it, the dead ones in ticks; None if it is gone.
+
+    Children are found where the kernel lists them (CONFIG_PROC_CHILDREN, proc(5)); those that have ended
+    count once their parent has waited for them.
+    """
+    total_ns, found = process_cpu_ns(pid, root), [pid]
+    if total_ns is None:
+        return None
+    for parent in found:
+        folder = root / "proc" / str(parent)
+        try:
+            waited_for = (folder / "stat").read_text().rpartition(")")[2].split()[13:15]
+            tasks = list((folder / "task").iterdir())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        total_ns += round(sum(map(int, waited_for)) * TICK_S * 1e9)
+        for child in (int(word) for task in tasks for word in _words(task / "children")):
+            total_ns += process_cpu_ns(child, root) or 0
+            found.append(child)
+    return total_ns
 
 
 def peak_rss_bytes(pid: int, root: Path = Path("/")) -> int | None:
@@ -70,7 +99,12 @@ def forget_peak_rss(root: Path = Path("/")) -> None:
 
 
 def _first_number(path: Path) -> int:
+    words = _words(path)
+    return int(words[0]) if words else 0
+
+
+def _words(path: Path) -> list[str]:
     try:
-        return int(path.read_text().split()[0])
+        return path.read_text().split()
     except (FileNotFoundError, ProcessLookupError):
-        return 0  # the thread ended after it was listed; the ticks of its process remember it
+        return []  # the thread ended after it was listed; the ticks of its process remember it

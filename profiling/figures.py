@@ -9,6 +9,8 @@ Pure arithmetic; after the GUM (JCGM 100:2008, 5.1 and 5.2).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 
@@ -85,3 +87,9 @@ def idling(power_w: float, u_w: float, wall_s: float, gain_u: float) -> Figure:
     """What a host would have used in that time doing nothing."""
     energy_j = power_w * wall_s
     return Figure(energy_j=energy_j, gain_j=gain_u * energy_j, idle_j=u_w * wall_s, known=True)
+
+
+def gpu_energy_j(by_rail_j: Mapping[str, float]) -> float | None:
+    """What the rails that feed a GPU had, by their names (VDD_GPU_SOC, VDD_CPU_GPU_CV); None without one."""
+    fed = [energy_j for rail, energy_j in by_rail_j.items() if "gpu" in rail.lower()]
+    return sum(fed) if fed else None

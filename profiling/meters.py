@@ -2,9 +2,8 @@
 
 A *driver* turns a sensor into a ``Meter``: wraps, samples and units end there. Drivers are entry
 points (group ``mas_edge.meters``), ours through the same door as anyone's: a function from
-``DriverOptions`` to a meter that raises ``MeterUnavailable`` with a reason and a remedy. ``open_meter``
-tries them in the order that it is given and hands back every refusal, so that falling from a
-measurement to an estimate is always seen. Energy between two moments is a window::
+``DriverOptions`` to a meter that raises ``MeterUnavailable`` with a reason and a remedy. Which of them
+is used is decided in ``choice``. Energy between two moments is a window::
 
     mark = begin(meter)
     ...
@@ -23,20 +22,20 @@ What it does not do: attribute joules to anyone (``ledger``), or measure a host'
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
 from mas_edge.profiling.samples import Sample, integrate
-from mas_edge.wire.messages import Refusal, Sensor
+from mas_edge.wire.messages import Refusal, Sampling, Sensor
 
 GROUP = "mas_edge.meters"
 """The entry point group in which drivers are found."""
 
-AUTO = ("rapl", "estimate")
-"""What ``auto`` tries, best first; a new driver takes its place here."""
+AUTO = ("tegrastats", "ina3221", "rapl", "rpi_pmic", "nvml", "estimate")
+"""What ``auto`` tries, best first, if installed: sensors of boards, counters, a GPU alone, a model."""
 
 SHORT_S = 0.1
 """A window below this is flagged ``short_window``: counters move in steps of a millisecond."""
@@ -68,7 +67,8 @@ class Reading:
 
     ``t_ns`` monotonic; ``energy_j`` since an arbitrary moment, never decreasing, as ``by_rail_j``
     (which may hold rails that are part of others); ``variance_j2`` and ``flags`` (how often each was
-    raised) grow likewise, so that the difference of two readings is all there is to a window.
+    raised) grow likewise, so that the difference of two readings is all there is to a window. So do
+    ``samples``, None for a counter, and ``cpu_s``, the processor time of the driver's threads and processes.
     """
 
     t_ns: int
@@ -76,6 +76,8 @@ class Reading:
     variance_j2: float = 0.0
     by_rail_j: Mapping[str, float] = field(default_factory=dict)
     flags: Mapping[str, int] = field(default_factory=dict)
+    samples: int | None = None
+    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class Energy:
     variance_j2: float
     by_rail_j: Mapping[str, float]
     flags: tuple[str, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    cpu_s: float = 0.0
 
     @property
     def wall_s(self) -> float:
@@ -174,7 +178,17 @@ class Pending:
         except ValueError as error:
             raise MeterUnavailable(self.mark.meter.sensor.name, str(error), "measure for longer") from error
         flags = tuple(sorted({*counted.flags, *whole.flags}))
-        return Energy(self.mark.t_ns, self.t_ns, whole.energy_j, whole.variance_j2, counted.by_rail_j, flags)
+        # Rails are known from sample to sample; between the window's edges they have the same shares.
+        scale = whole.energy_j / counted.energy_j if counted.energy_j > 0 else 0.0
+        return replace(
+            counted,
+            by_rail_j={rail: energy_j * scale for rail, energy_j in counted.by_rail_j.items() if scale},
+            t0_ns=self.mark.t_ns,
+            t1_ns=self.t_ns,
+            energy_j=whole.energy_j,
+            variance_j2=whole.variance_j2,
+            flags=flags,
+        )
 
 
 def begin(meter: Meter, clock_ns: Callable[[], int] = time.monotonic_ns) -> Mark:
@@ -202,6 +216,13 @@ def between(first: Reading, last: Reading) -> Energy:
         variance_j2=last.variance_j2 - first.variance_j2,
         by_rail_j={rail: last.by_rail_j[rail] - first.by_rail_j[rail] for rail in sorted(rails)},
         flags=tuple(sorted(flags)),
+        sampling=Sampling(
+            wall_s=(last.t_ns - first.t_ns) / 1e9,
+            samples=None if first.samples is None or last.samples is None else last.samples - first.samples,
+            gaps=last.flags.get("gap", 0) - first.flags.get("gap", 0),
+            failed_reads=last.flags.get("failed_read", 0) - first.flags.get("failed_read", 0),
+        ),
+        cpu_s=last.cpu_s - first.cpu_s,
     )
 
 
@@ -227,6 +248,14 @@ class DriverOptions:
                 known = ", ".join(f"{name}=NUMBER" for name in keys)
                 raise MeterOptionsRefused(f"{driver}: cannot read {item!r}; it takes {known}") from error
         return plain, numbers
+
+    def numbers(self, driver: str, *keys: str) -> dict[str, float]:
+        """The argument of a driver that takes no plain word; raises MeterOptionsRefused."""
+        plain, numbers = self.parse(driver, *keys)
+        if plain:
+            known = ", ".join(f"{name}=NUMBER" for name in keys) or "nothing"
+            raise MeterOptionsRefused(f"{driver}: cannot read {plain!r}; it takes {known}")
+        return numbers
 
 
 def given_idle(numbers: Mapping[str, float]) -> Idle | None:
@@ -255,30 +284,12 @@ def open_one(spec: str, *, root: Path = Path("/"), clock_ns: Callable[[], int] =
     """The meter of a specification ``DRIVER[:ARGUMENT]``; raises any MeterError."""
     name, _, argument = spec.partition(":")
     for entry in entry_points(group=GROUP, name=name):
-        meter: Meter = entry.load()(DriverOptions(root, argument, clock_ns))
+        try:
+            driver = entry.load()
+        except ImportError as error:
+            raise MeterUnavailable(
+                name, f"its driver cannot be loaded: {error}", "install it anew"
+            ) from error
+        meter: Meter = driver(DriverOptions(root, argument, clock_ns))
         return meter
     raise UnknownMeter(f"no meter {name!r}: there are auto, {', '.join(drivers())}")
-
-
-def open_meter(
-    names: str | Sequence[str],
-    *,
-    root: Path = Path("/"),
-    clock_ns: Callable[[], int] = time.monotonic_ns,
-) -> tuple[Meter | None, tuple[Refusal, ...]]:
-    """The first usable meter of a list (``auto``: of ``AUTO``), and all that were refused before it.
-
-    Raises UnknownMeter and MeterOptionsRefused, which no other meter could make good.
-    """
-    refused: list[Refusal] = []
-    for spec in _order(names):
-        try:
-            return open_one(spec, root=root, clock_ns=clock_ns), tuple(refused)
-        except MeterUnavailable as error:
-            refused.append(error.refusal)
-    return None, tuple(refused)
-
-
-def _order(names: str | Sequence[str]) -> Iterable[str]:
-    for name in (names,) if isinstance(names, str) else names:
-        yield from AUTO if name == "auto" else (name,)

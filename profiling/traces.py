@@ -20,6 +20,9 @@ from mas_edge.wire.messages import Trace
 POINTS = 512
 """A trace that grows beyond this is thinned to about half."""
 
+SHORT_NS = 100_000_000
+"""Too short for a mean power: counters and processor clocks move in steps of up to 10 ms."""
+
 _Point: TypeAlias = tuple[int, float, float]
 
 
@@ -31,6 +34,15 @@ class Union:
     energy_j: float
     variance_j2: float
     idle_j: float | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """Mean power between two moments of the host's monotonic clock."""
+
+    t0_ns: int
+    t1_ns: int
+    power_w: float
 
 
 def extend(trace: Trace, t0_ns: int, t1_ns: int, energy_j: float, variance_j2: float) -> Trace:
@@ -70,6 +82,29 @@ def union(traces: Iterable[tuple[Trace, float | None]]) -> Union:
         variance_j2=fsum(part[2] for part in parts),
         idle_j=None if None in idle_j else fsum(energy for energy in idle_j if energy is not None),
     )
+
+
+def powers(traces: Iterable[Trace], most: int = POINTS) -> tuple[Step, ...]:
+    """Mean power of a sensor's host step by step, as its agents' traces tell together, in any order.
+
+    Time that no trace metered has no step. A step below ``SHORT_NS`` is joined with its neighbour, since
+    counters have a resolution; more than ``most`` steps are joined in pairs until they are fewer.
+    """
+    runs = sorted((run for trace in traces for run in _runs(trace)), key=lambda run: (run[0][0], -run[-1][0]))
+    steps: list[Step] = []
+    for run in runs:
+        for (t0_ns, e0_j, _), (t1_ns, e1_j, _) in pairwise(run):
+            start_ns = max(t0_ns, steps[-1].t1_ns) if steps else t0_ns
+            if start_ns < t1_ns:
+                step = Step(start_ns, t1_ns, (e1_j - e0_j) / (t1_ns - t0_ns) * 1e9)
+                short = steps and min(_length_ns(steps[-1]), _length_ns(step)) < SHORT_NS
+                steps += _joined([steps.pop(), step]) if short else [step]
+    fewer = steps
+    while len(fewer) > most:
+        steps, fewer = fewer, [one for k in range(0, len(fewer), 2) for one in _joined(fewer[k : k + 2])]
+        if len(fewer) == len(steps):  # gaps everywhere
+            break
+    return tuple(fewer)
 
 
 def overlap(own: Trace, others: Iterable[Trace]) -> float:
@@ -115,3 +150,16 @@ def _since(run: list[_Point], t_ns: int) -> tuple[float, float]:
             share = (t_ns - a[0]) / (b[0] - a[0])
             return end[1] - a[1] - share * (b[1] - a[1]), end[2] - a[2] - share * (b[2] - a[2])
     return 0.0, 0.0
+
+
+def _length_ns(step: Step) -> int:
+    return step.t1_ns - step.t0_ns
+
+
+def _joined(pair: list[Step]) -> list[Step]:
+    """Two steps as one, unless there is a gap between them."""
+    if len(pair) < 2 or pair[0].t1_ns < pair[1].t0_ns:
+        return pair
+    (a, b), wall_ns = pair, pair[1].t1_ns - pair[0].t0_ns
+    energy = a.power_w * _length_ns(a) + b.power_w * _length_ns(b)
+    return [Step(a.t0_ns, b.t1_ns, energy / wall_ns)]

@@ -67,7 +67,7 @@ def undisturbed(tmp_path_factory):
 
 def test_a_run_leaves_everything_that_it_promises(undisturbed):
     report, out = undisturbed
-    for name in ("report.json", "profile.csv", "manifest.json", "affinity.png", "losses.png"):
+    for name in ("report.html", "report.json", "profile.csv", "manifest.json", "affinity.png", "losses.png"):
         assert (out / name).stat().st_size > 0
     assert sorted(path.stem for path in (out / "weights").iterdir()) == sorted(report["final_digests"])
     manifest = json.loads((out / "manifest.json").read_text())

@@ -23,7 +23,7 @@ from mas_edge.orchestrator.report import profiles, report
 from mas_edge.orchestrator.server import Server
 from mas_edge.orchestrator.service import open_store
 from mas_edge.orchestrator.workshop import Workshop
-from mas_edge.profiling.bill import fleet
+from mas_edge.profiling.bill import billed, fleet
 from mas_edge.profiling.meters import open_one
 from mas_edge.wire import messages as m
 from mas_edge.wire.blobs import BlobStore
@@ -122,14 +122,15 @@ def test_a_job_merges_splits_and_finishes_on_a_bus_that_loses_repeats_and_reorde
 def test_the_bill_of_a_fleet_closes_and_names_every_group_as_estimated(tmp_path):
     with a_fleet(tmp_path, rounds=1, policy="all-in-one") as fleet_:
         fleet_.run()
-        bill = fleet(profiles(fleet_.stored()))
+        bills = profiles(fleet_.stored())
         devices = set(fleet_.plan.clients)
-    assert {line.group for line in bill.lines} == {"orchestrator", "gravity+jerk+rotation"}
+    bill, rows = fleet(bills), [row.spend for row in billed(bills)]
+    assert {row.group for row in rows} == {"orchestrator", "gravity+jerk+rotation"}
     assert abs(bill.closing_error_j) <= 1e-9 * bill.total_j
     assert bill.methods == ("estimated",)
     (host,) = bill.hosts
     assert set(host.devices) == {*devices, "orchestrator"}
-    phases = {line.phase for line in bill.lines if line.group != "orchestrator"}
+    phases = {row.phase for row in rows if row.group != "orchestrator"}
     assert {"fetch", "load", "forward", "backward", "step", "evaluate", "upload"} <= phases
 
 

@@ -3,20 +3,25 @@
 Power is taken as P = P_idle + (P_max - P_idle) x busy x f / f_max: ``busy`` from /proc/stat over all
 cores since the last reading, f / f_max the cores' clock where cpufreq tells it (1 elsewhere). The two
 constants come from the table below, by /proc/device-tree/model or, on other machines, by the number
-of cores, and can be given: ``estimate:idle_w=2.5,max_w=7``. Such models are wrong by tens of per cent
-(one widely used was off by 174 % on a Raspberry Pi 5), and this states it: ``gain_u``.
-It sees no GPU, no radio, no disk.
+of cores, and can be given: ``estimate:idle_w=2.5,max_w=7``. A calibration of this board against a plug meter
+(``profiling.calibrate``: /etc/mas-edge/estimate.json, or ``estimate:FILE``) takes the table's place. Such
+models are wrong by tens of per cent (one widely used was off by 174 % on a Raspberry Pi 5), and this states
+it: ``gain_u``. It sees no GPU, no radio, no disk.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mas_edge.profiling.cpu import HostTime, host_time
+from mas_edge.profiling import calibrate
+from mas_edge.profiling.cpu import HostTime, parse_host_time
 from mas_edge.profiling.meters import (
     DriverOptions,
     Idle,
@@ -29,8 +34,8 @@ from mas_edge.profiling.meters import (
 from mas_edge.profiling.samples import Sample
 from mas_edge.wire.messages import Sensor
 
-SOURCED_U, ASSUMED_U = 0.2, 0.3
-"""Relative standard uncertainty of an estimate from published constants, and from assumed ones."""
+CALIBRATED_U, SOURCED_U, ASSUMED_U = 0.15, 0.2, 0.3
+"""Relative standard uncertainty: calibrated idle and busy, constants that are published, and assumed ones."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +71,11 @@ def constants_for(model: str | None, cores: int) -> tuple[str, Constants]:
 
 
 def open_meter(options: DriverOptions) -> Meter:
-    """The estimate for this host; takes ``idle_w``, ``max_w`` and ``cpus``."""
-    _, given = options.parse("estimate", "idle_w", "max_w")
-    try:
-        start = host_time(options.root)
-    except OSError as error:
-        raise MeterUnavailable("estimate", f"no processor times: {error}", "it needs Linux") from error
+    """The estimate for this host; takes a calibration, ``idle_w`` and ``max_w``."""
+    file, given = options.parse("estimate", "idle_w", "max_w")
     board, found = constants_for(_model(options.root), _cores(options.root))
+    if len(given) < 2:
+        found = _calibrated(Path(file) if file else options.root / calibrate.KEPT, options.root, found)
     if given:
         board, found = f"{board}, constants given", Constants(found.idle_w, found.max_w, "given by the user")
     idle_w, max_w = given.get("idle_w", found.idle_w), given.get("max_w", found.max_w)
@@ -90,7 +93,70 @@ def open_meter(options: DriverOptions) -> Meter:
     )
     # The model's own idle power has no error beyond the model's: gain_u says it all.
     idle = Idle(idle_w, 0.0, f"constant of the model ({found.source})")
-    return _Estimate(sensor, idle, max_w, options.root, options.clock_ns, start)
+    try:
+        return _Estimate(sensor, idle, max_w, _Processor(options.root), options.clock_ns)
+    except OSError as error:
+        raise MeterUnavailable("estimate", f"no processor times: {error}", "it needs Linux") from error
+
+
+def _calibrated(path: Path, root: Path, found: Constants) -> Constants:
+    """The constants of this board's calibration, if the file holds one; raises MeterOptionsRefused."""
+    try:
+        kept = calibrate.load(path, calibrate.board_of(root))
+        if kept is None:
+            return found
+        idle_w, max_w = calibrate.fit(kept.points, found.idle_w, found.max_w)
+    except calibrate.CalibrationRefused as error:
+        raise MeterOptionsRefused(f"estimate: {error}") from error
+    day = time.strftime("%Y-%m-%d", time.gmtime(kept.points[-1].t_s))
+    gain_u = CALIBRATED_U if len(kept.points) > 1 else found.gain_u
+    return Constants(max(idle_w, 0.0), max_w, f"calibrated {day} at the plug", gain_u)
+
+
+class _Processor:
+    """The files that say how much the cores work; they stay open, as most of a read was their opening.
+
+    Raises OSError without a readable /proc/stat.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / "proc/stat"
+        with ExitStack() as opened:
+            self._stat = _opened(self._path, opened)
+            self._clocks = list(_clocks(root, opened))
+            self.time()
+            self.close = weakref.finalize(self, opened.pop_all().close)
+
+    def time(self) -> HostTime:
+        """Host time so far; raises OSError."""
+        return parse_host_time(os.pread(self._stat, 512, 0), self._path)
+
+    def clock_share(self) -> float:
+        """The cores' clock as a part of their greatest; 1 where nothing tells it."""
+        now = greatest = 0
+        for descriptor, most_khz in self._clocks:
+            try:
+                now += int(os.pread(descriptor, 32, 0))
+            except (OSError, ValueError):
+                continue  # a core that is off has no clock and does no work
+            greatest += most_khz
+        return min(now / greatest, 1.0) if greatest else 1.0
+
+
+def _clocks(root: Path, closing: ExitStack) -> Iterator[tuple[int, int]]:
+    """For each core that is on: where its clock stands, and its greatest, in kHz."""
+    for folder in sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq")):
+        with suppress(OSError, ValueError):
+            yield (
+                _opened(folder / "scaling_cur_freq", closing),
+                int((folder / "cpuinfo_max_freq").read_bytes()),
+            )
+
+
+def _opened(path: Path, closing: ExitStack) -> int:
+    descriptor = os.open(path, os.O_RDONLY)
+    closing.callback(os.close, descriptor)
+    return descriptor
 
 
 class _Estimate:
@@ -99,18 +165,19 @@ class _Estimate:
         sensor: Sensor,
         idle: Idle,
         max_w: float,
-        root: Path,
+        processor: _Processor,
         clock_ns: Callable[[], int],
-        start: HostTime,
     ) -> None:
         self.sensor, self.idle = sensor, idle
-        self._max_w, self._root, self._clock_ns = max_w, root, clock_ns
-        self._last, self._t_ns, self._energy_j = start, clock_ns(), 0.0
+        self._max_w, self._processor, self._clock_ns = max_w, processor, clock_ns
+        self._last, self._t_ns, self._energy_j = processor.time(), clock_ns(), 0.0
 
     def read(self) -> Reading:
         """Idle power for the time since the last reading, plus the share that the cores worked."""
+        if not self._processor.close.alive:
+            raise MeterUnavailable("estimate", "it is closed")
         try:
-            now, clock = host_time(self._root), _clock_share(self._root)
+            now, clock = self._processor.time(), self._processor.clock_share()
         except OSError as error:
             raise MeterUnavailable("estimate", f"no processor times: {error}") from error
         t_ns = self._clock_ns()
@@ -128,30 +195,20 @@ class _Estimate:
         return None
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Closes the files."""
+        self._processor.close()
 
 
 def _model(root: Path) -> str | None:
     try:
-        return (root / "proc/device-tree/model").read_text().rstrip("\0\n")
+        return (root / "proc/device-tree/model").read_text(errors="replace").rstrip("\0\n")
     except OSError:
         return None
 
 
 def _cores(root: Path) -> int:
     try:
-        lines = (root / "proc/stat").read_text().splitlines()
+        lines = (root / "proc/stat").read_text(errors="replace").splitlines()
     except OSError:
-        return os.cpu_count() or 1
+        return 1
     return sum(1 for line in lines if re.match(r"cpu\d", line)) or 1
-
-
-def _clock_share(root: Path) -> float:
-    now = greatest = 0
-    for folder in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq"):
-        try:
-            pair = [int((folder / name).read_text()) for name in ("scaling_cur_freq", "cpuinfo_max_freq")]
-        except (OSError, ValueError):
-            continue  # a core that is off has no clock and does no work
-        now, greatest = now + pair[0], greatest + pair[1]
-    return min(now / greatest, 1.0) if greatest else 1.0

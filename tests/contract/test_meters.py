@@ -11,6 +11,7 @@ import threading
 from itertools import pairwise
 from pathlib import Path
 
+import boards
 import pytest
 
 from mas_edge.profiling.meters import MeterUnavailable, begin, drivers, end, open_one
@@ -23,19 +24,28 @@ def rapl_tree(root: Path) -> None:
         (folder / name).write_text(text + "\n")
 
 
+BOARDS = {
+    "rapl": rapl_tree,
+    "tegrastats:interval_ms=20": boards.tegrastats,
+    "ina3221": lambda root: boards.ina3221(root, {"VDD_IN": (5000, 1060), "VDD_SOC": (4960, 288)}),
+    "rpi_pmic": boards.vcgencmd,
+    "battery:interval_ms=20": boards.battery,
+}
+"""Specifications, and what makes a root on which they can be opened."""
+
+
 @pytest.fixture(params=drivers())
 def spec(request, tmp_path):
     """A specification of each driver and the root on which it can be opened."""
-    match request.param:
-        case "rapl":
-            rapl_tree(tmp_path)
-            return "rapl", tmp_path
-        case "replay":
-            path = tmp_path / "log.csv"
-            path.write_text("t_s,power_w\n0,3\n1,5\n2,4\n")
-            return f"replay:{path},idle_w=1", Path("/")
-        case name:
-            return name, Path("/")
+    for board, make in BOARDS.items():
+        if board.partition(":")[0] == request.param:
+            make(tmp_path)
+            return board, tmp_path
+    if request.param == "replay":
+        path = tmp_path / "log.csv"
+        path.write_text("t_s,power_w\n0,3\n1,5\n2,4\n")
+        return f"replay:{path},idle_w=1", Path("/")
+    return request.param, Path("/")
 
 
 @pytest.fixture
@@ -61,7 +71,7 @@ def test_a_counter_never_falls_and_its_clock_never_goes_back(meter):
 def test_a_sensor_says_what_it_is(meter):
     sensor = meter.sensor
     assert sensor.method in {"counter", "sampled", "estimated"}
-    assert sensor.scope in {"package", "module", "board"}
+    assert sensor.scope in {"package", "gpu", "module", "board"}
     assert sensor.detail
     assert 0 <= sensor.gain_u < 1
     assert (sensor.method == "estimated") == (sensor.name == "estimate")

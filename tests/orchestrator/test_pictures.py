@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("matplotlib", reason="the pictures need matplotlib (extra orchestrator)")
 
 from mas_edge.orchestrator.job import Decision
-from mas_edge.orchestrator.pictures import affinity_png, curves_png
+from mas_edge.orchestrator.pictures import affinity, curves
 from mas_edge.orchestrator.report import AffinityTable, Point, Report
 from mas_edge.orchestrator.spec import JobSpec
 from mas_edge.wire.messages import Training
@@ -50,15 +50,15 @@ def made(tasks, groups, curve, decision=None):
 
 
 def test_affinities_are_drawn_with_gaps_and_unknown_errors(tmp_path):
-    affinity_png(TABLE, SPLIT, tmp_path / "with.png")
-    affinity_png(TABLE, None, tmp_path / "without.png")
+    affinity(TABLE, SPLIT).savefig(tmp_path / "with.png")
+    affinity(TABLE, None).savefig(tmp_path / "without.png")
     assert min(size(tmp_path / "with.png")) > 400
     assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
 
 
 def test_one_task_has_an_affinity_picture_too(tmp_path):
     alone = AffinityTable(tasks=("a",), mean=((0.5,),), se=((None,),), batches=((1,),))
-    affinity_png(alone, None, tmp_path / "a.png")
+    affinity(alone, None).savefig(tmp_path / "a.png")
     assert min(size(tmp_path / "a.png")) > 200
 
 
@@ -70,11 +70,11 @@ def test_losses_are_drawn_over_a_split_with_unknown_ones_left_out(tmp_path):
         for r in (1, 2, 3)
     ]
     curve = [*merged, *after, point("c", "a+c", 4, None)]
-    curves_png(made(tuple("abc"), ("a+c", "b"), curve, SPLIT), tmp_path / "l.png")
+    curves(made(tuple("abc"), ("a+c", "b"), curve, SPLIT)).savefig(tmp_path / "l.png")
     assert size(tmp_path / "l.png")[0] > size(tmp_path / "l.png")[1]
 
 
 @pytest.mark.parametrize("tasks", [("a",), tuple("abcd"), tuple("abcdefg")])
 def test_every_number_of_tasks_fits_and_a_job_without_rounds_is_drawn_empty(tmp_path, tasks):
-    curves_png(made(tasks, tasks, []), tmp_path / "l.png")
+    curves(made(tasks, tasks, [])).savefig(tmp_path / "l.png")
     assert min(size(tmp_path / "l.png")) > 200

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,14 +30,17 @@ class Clock:
 
 @dataclass
 class Powercap:
-    """Zones by entry name, as the kernel lists them: flat, whatever their nesting."""
+    """Zones by entry name, as the kernel lists them: nested folders, and a flat link to each of them."""
 
     root: Path
     energies: dict[str, int] = field(default_factory=dict)
 
     def zone(self, entry, name, energy_uj, range_uj=PACKAGE_RANGE_UJ):
-        folder = self.folder(entry)
+        controller, *numbers = entry.split(":")
+        nested = [":".join([controller, *numbers[: k + 1]]) for k in range(len(numbers))]
+        folder = self.root / "sys/class/powercap" / "/".join([controller, *nested])
         folder.mkdir(parents=True)
+        self.folder(entry).symlink_to("/".join([controller, *nested]))
         (folder / "name").write_text(f"{name}\n")
         (folder / "max_energy_range_uj").write_text(f"{range_uj}\n")
         self.set(entry, energy_uj)
@@ -47,6 +54,38 @@ class Powercap:
 
     def folder(self, entry):
         return self.root / "sys/class/powercap" / entry
+
+
+def _seen_from_inside(tree, script, *arguments):
+    """What a Python script prints that sees the tree as this host's own /sys/class/powercap.
+
+    Only the child does (a mount namespace); skips where that is not allowed.
+    """
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("needs root and unshare")
+    mount = (
+        "mount -t tmpfs tmpfs /sys/class && mkdir /sys/class/powercap && mount --bind $0 /sys/class/powercap"
+    )
+    shell = [
+        "unshare",
+        "-m",
+        "bash",
+        "-c",
+        f'{mount} || exit 99; exec "$@"',
+        str(tree / "sys/class/powercap"),
+    ]
+    command = [*shell, sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode == 99:
+        pytest.skip(f"may not mount here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def seen_from_inside():
+    """Runs a script in a mount namespace in which a powercap tree is the host's own."""
+    return _seen_from_inside
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from mas_edge.profiling.bill import billed, fleet, sum_spend
 from mas_edge.profiling.drivers import replay
 from mas_edge.profiling.ledger import Ledger, Slice, Use, charge, rows
 from mas_edge.profiling.meters import DriverOptions, between
-from mas_edge.wire.messages import Profile, Sensor, Spend, Trace
+from mas_edge.wire.messages import Baseline, Machine, Profile, Rail, Refusal, Sampling, Sensor, Spend, Trace
 
 SENSOR = Sensor(name="s", method="counter", scope="board", sensor_host="h", gain_u=0.05)
 
@@ -23,7 +23,7 @@ def profile(*spent, t_s=(), energy_j=(), sensor=SENSOR, idle_w=1.0):
     trace = Trace(
         t_ns=tuple(round(t * 1e9) for t in t_s), energy_j=tuple(energy_j), variance_j2=(0.0,) * len(t_s)
     )
-    return Profile(rows=tuple(spent), sensor=sensor, idle_w=idle_w, trace=trace)
+    return Profile(rows=tuple(spent), sensor=sensor, idle_w=idle_w, trace=trace, shared_gpu_j=0.0)
 
 
 def test_one_device_total_is_groups_idle_and_background():
@@ -73,28 +73,13 @@ def test_another_agents_trace_fills_what_the_first_did_not_meter():
     assert (bill.total_j, bill.idle_j) == (60, 6)
 
 
-def test_rows_of_a_group_are_summed_by_phase_and_in_all():
-    bill = fleet(
-        [
-            ("d", profile(spend(phase="load"), spend(examples=8, joules=3.0), t_s=(0, 1), energy_j=(0, 9))),
-            ("e", profile(spend(examples=8, joules=4.0, round=1), t_s=(1, 2), energy_j=(0, 9))),
-        ]
-    )
-    load, step, total = bill.lines
-    assert [line.phase for line in bill.lines] == ["load", "step", None]
-    assert (step.devices, step.rounds, step.cost.examples) == (2, 2, 16)
-    assert total.cost.attributed_energy_j == 8.0
-    assert total.j_per_example == pytest.approx(0.5)
-    assert load.j_per_example + step.j_per_example == pytest.approx(total.j_per_example)
-
-
 def test_a_sum_with_an_unknown_part_is_unknown_and_flagged():
     cost = sum_spend(billed([("d", profile(spend(joules=1.0), spend(joules=None)))]))
     assert cost.attributed_energy_j is None
     assert cost.flags == ("partial",)
 
 
-def test_a_device_without_a_meter_leaves_the_fleets_total_unknown_and_its_own_seconds_known():
+def test_a_device_without_a_meter_leaves_the_fleets_total_unknown():
     bill = fleet(
         [
             ("d", profile(spend(), t_s=(0, 1), energy_j=(0, 5))),
@@ -103,7 +88,6 @@ def test_a_device_without_a_meter_leaves_the_fleets_total_unknown_and_its_own_se
     )
     assert bill.total_j is bill.background_j is None
     assert "partial" in bill.flags
-    assert bill.lines[-1].cost.wall_s == 2.0
     assert [host.total_j for host in bill.hosts] == [5, None]
 
 
@@ -129,10 +113,66 @@ def test_a_row_is_not_exclusive_where_a_neighbour_on_the_host_was_metered():
     assert first.flags == second.flags == ("overlapping",)
 
 
+def test_what_groups_shared_of_a_gpu_is_neither_theirs_nor_background():
+    told = msgspec.structs.replace(
+        profile(spend(joules=3.0), t_s=(0, 4), energy_j=(100, 110)), shared_gpu_j=2.0
+    )
+    bill = fleet([("d", told)])
+    assert (bill.total_j, bill.idle_j, bill.attributed_j, bill.shared_gpu_j, bill.background_j) == (
+        10,
+        4,
+        3,
+        2,
+        1,
+    )
+    assert bill.closing_error_j == pytest.approx(0, abs=1e-12)
+
+
+def test_what_a_gpu_used_unknown_leaves_the_background_unknown():
+    unknown = msgspec.structs.replace(profile(spend(), t_s=(0, 4), energy_j=(0, 9)), shared_gpu_j=None)
+    bill = fleet([("d", unknown)])
+    assert bill.shared_gpu_j is bill.background_j is bill.closing_error_j is None
+    assert bill.total_j == 9.0
+
+
+def test_a_host_tells_what_its_joules_rest_on():
+    early = msgspec.structs.replace(
+        profile(t_s=(0, 1), energy_j=(0, 5)),
+        machine=Machine(governor="performance", temperature_c=71.0, throttled=True),
+        baseline=Baseline(power_w=2.0, u_w=0.1, how="measured"),
+        sampling=Sampling(wall_s=1.0, samples=9, gaps=1),
+        profiler_cpu_s=0.25,
+        refused=(Refusal(sensor="rapl", reason="not here"),),
+    )
+    late = msgspec.structs.replace(
+        profile(t_s=(2, 3), energy_j=(9, 12)),
+        machine=Machine(governor="schedutil", temperature_c=50.0, throttled=False),
+        sampling=Sampling(wall_s=1.0, samples=10, failed_reads=2),
+        profiler_cpu_s=0.5,
+        refused=(Refusal(sensor="rapl", reason="not here"),),
+    )
+    (host,) = fleet([("d", late), ("d", early)]).hosts
+    assert (host.machine.governor, host.temperature_max_c, host.throttled) == ("schedutil", 71.0, True)
+    assert host.baseline.power_w == 2.0
+    assert host.sampling == Sampling(wall_s=2.0, samples=19, gaps=1, failed_reads=2)
+    assert host.sampling.rate_hz == 9.5
+    assert host.profiler_cpu_s == 0.75
+    assert len(host.refused) == 1
+
+
+def test_of_peaks_the_greatest_counts_and_rails_add_up():
+    gpu = Rail(name="GPU", energy_j=2.0)
+    cost = sum_spend(
+        billed([("d", profile(spend(peak_w=9.0, rails=(gpu,)), spend(), spend(peak_w=4.0, rails=(gpu,))))])
+    )
+    assert cost.peak_w == 9.0
+    assert cost.rails == (Rail(name="GPU", energy_j=4.0),)
+
+
 def test_nothing_costs_nothing_that_is_known():
     bill = fleet([("d", Profile())])
     assert bill.total_j is None
-    assert bill.lines == bill.hosts == ()
+    assert bill.hosts == ()
 
 
 class Agent:
@@ -164,6 +204,7 @@ class Agent:
             sensor=self.meter.sensor,
             idle_w=self.meter.idle.power_w,
             trace=self.ledger.trace,
+            shared_gpu_j=self.ledger.shared_gpu.value_j,
         )
 
 
@@ -194,8 +235,7 @@ def test_one_two_and_four_virtual_devices_on_one_replay_meter_report_the_same_fl
         assert bill.total_j == pytest.approx(bills[0].total_j, rel=1e-9)
         assert bill.idle_j == pytest.approx(bills[0].idle_j, rel=1e-9)
     for bill in bills:
-        parts_j = sum(line.cost.attributed_energy_j for line in bill.lines if line.phase is None)
-        assert parts_j + bill.background_j + bill.idle_j == pytest.approx(bill.total_j, rel=1e-9)
+        assert bill.attributed_j + bill.background_j + bill.idle_j == pytest.approx(bill.total_j, rel=1e-9)
         assert abs(bill.closing_error_j) <= 1e-9 * bill.total_j
     assert len({len(bill.hosts) for bill in bills}) == 1
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from mas_edge.profiling.cpu import host_time, peak_rss_bytes, process_cpu_ns
+from mas_edge.profiling.cpu import host_time, peak_rss_bytes, process_cpu_ns, tree_cpu_ns
 
 
 def test_busy_time_leaves_out_idle_waiting_and_steal(tmp_path):
@@ -59,3 +59,20 @@ def test_the_kernels_counts_of_this_process_agree_with_its_own():
     own_ns = time.process_time_ns()
     assert process_cpu_ns(os.getpid()) == pytest.approx(own_ns, abs=40_000_000)
     assert peak_rss_bytes(os.getpid()) > 1_000_000
+
+
+def test_a_tree_is_a_process_and_all_below_it_with_what_they_waited_for(tmp_path):
+    for pid, children, cpu_ns, waited_ticks in (
+        (7, "8 9", 1000, 3),
+        (8, "10", 20, 0),
+        (9, "", 3, 1),
+        (10, "", 400, 0),
+    ):
+        folder = tmp_path / f"proc/{pid}/task/{pid}"
+        folder.mkdir(parents=True)
+        (folder / "schedstat").write_text(f"{cpu_ns} 0 1\n")
+        (folder / "children").write_text(children)
+        stat = f"{pid} (a b) S 1 7 7 0 -1 0 0 0 0 0 0 0 {waited_ticks} 0 20 0\n"
+        (tmp_path / f"proc/{pid}/stat").write_text(stat)
+    assert tree_cpu_ns(7, tmp_path) == 1423 + 4 * 10_000_000
+    assert tree_cpu_ns(11, tmp_path) is None

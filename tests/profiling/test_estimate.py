@@ -54,6 +54,35 @@ def test_a_slow_clock_takes_its_share_off(host, clock):
     assert energy_j(host, clock, busy=200, idle=0) == pytest.approx(2 + 8 * 0.5)
 
 
+def test_a_core_that_was_switched_off_counts_no_clock(host, clock):
+    host.clocks(600_000, 1_200_000)
+    off = host.root / "sys/devices/system/cpu/cpu1/cpufreq"
+    off.mkdir(parents=True)
+    (off / "scaling_cur_freq").write_text("<unknown>\n")
+    (off / "cpuinfo_max_freq").write_text("1200000\n")
+    assert energy_j(host, clock, busy=200, idle=0) == pytest.approx(2 + 8 * 0.5)
+
+
+def test_a_proc_that_turns_to_garbage_is_a_missing_sample_and_counts_on(host, clock):
+    meter = estimate.open_meter(DriverOptions(host.root, "idle_w=2,max_w=10", clock))
+    first = meter.read()
+    (host.root / "proc/stat").write_text("cpu  1 x\n")
+    clock.pass_s(1.0)
+    with pytest.raises(MeterUnavailable, match="no line 'cpu'"):
+        meter.read()
+    host.ticks(200, 200)
+    clock.pass_s(1.0)
+    assert between(first, meter.read()).energy_j == pytest.approx(2 * (2 + 8 * 0.5))
+
+
+def test_a_closed_estimate_says_so(host, clock):
+    meter = estimate.open_meter(DriverOptions(host.root, "", clock))
+    meter.close()
+    meter.close()
+    with pytest.raises(MeterUnavailable, match="closed"):
+        meter.read()
+
+
 def test_ticks_that_did_not_move_are_read_with_the_next(host, clock):
     meter = estimate.open_meter(DriverOptions(host.root, "idle_w=2,max_w=10", clock))
     first = meter.read()

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mas_edge.profiling import traces
-from mas_edge.profiling.ledger import BUSY_U_S, LOST, Ledger, Slice, Use, charge, lose, rows
-from mas_edge.wire.messages import Key
+from mas_edge.profiling.ledger import BUSY_U_S, LOST, Ledger, Slice, Use, charge, lose, metered, rows
+from mas_edge.profiling.meters import Reading, between
+from mas_edge.wire.messages import Key, Rail
 
 KEY = Key(job="j", group="a", round=0, attempt=0, device="d")
 
@@ -24,10 +25,10 @@ def second(k, energy_j, *uses, busy_s=2.0, **more):
     )
 
 
-def charged(*slices, idle_w=2.0, idle_u_w=0.0, gain_u=0.0):
+def charged(*slices, idle_w=2.0, idle_u_w=0.0, gain_u=0.0, idle_gpu_w=None):
     ledger = Ledger()
     for piece in slices:
-        ledger = charge(ledger, piece, idle_w, idle_u_w, gain_u)
+        ledger = charge(ledger, piece, idle_w, idle_u_w, gain_u, idle_gpu_w)
     return ledger
 
 
@@ -66,6 +67,7 @@ def test_noise_below_idle_stays_negative():
     row = only(charged(second(0, 1.0, use(cpu_s=2.0))))
     assert row.dynamic_energy_j == pytest.approx(-1.0)
     assert row.attributed_energy_j == pytest.approx(-1.0)
+    assert row.flags == ("below_noise",)
 
 
 def test_without_an_idle_power_only_the_window_is_known():
@@ -117,8 +119,64 @@ def test_bytes_add_up_and_of_memory_the_peak_stays():
 
 
 def test_flags_of_a_slice_stay_with_the_rows_that_ran_in_it():
-    a, b = rows(charged(second(0, 1.0, use("a"), flags=("gap",)), second(1, 1.0, use("b"))))
+    a, b = rows(charged(second(0, 9.0, use("a"), flags=("gap",)), second(1, 9.0, use("b"))))
     assert (a.flags, b.flags) == (("gap",), ())
+
+
+def gpu_second(k, energy_j, gpu_j, *uses, **more):
+    rails = (Rail(name="VDD_CPU_CV", energy_j=1.0), Rail(name="VDD_GPU_SOC", energy_j=gpu_j))
+    return second(k, energy_j, *uses, rails=rails, **more)
+
+
+def test_what_a_gpu_used_for_two_groups_is_nobodys_row_and_the_rest_is_shared_by_processor_time():
+    ledger = charged(
+        gpu_second(0, 10.0, 5.0, use("a", cpu_s=0.5, gpu=True), use("b", cpu_s=1.5, gpu=True)), idle_gpu_w=1.0
+    )
+    a, b = rows(ledger)
+    assert ledger.shared_gpu.value_j == pytest.approx(5.0 - 1.0)
+    assert (a.attributed_energy_j, b.attributed_energy_j) == pytest.approx((1.0, 3.0))
+    assert a.flags == b.flags == ("shared_gpu",)
+    assert ledger.background.value_j == pytest.approx(0.0)
+
+
+def test_what_a_gpu_used_for_one_group_stays_with_the_rest():
+    ledger = charged(gpu_second(0, 10.0, 5.0, use("a", phase="step", gpu=True), use("b")))
+    assert ledger.shared_gpu.value_j == 0.0
+    assert [row.flags for row in rows(ledger)] == [(), ()]
+
+
+def test_on_a_board_without_a_rail_for_its_gpu_the_split_is_marked():
+    ledger = charged(second(0, 10.0, use("a", gpu=True), use("b", gpu=True), use("c")))
+    assert ledger.shared_gpu.value_j == 0.0
+    assert [row.flags for row in rows(ledger)] == [("gpu_by_cpu",), ("gpu_by_cpu",), ()]
+
+
+def test_without_an_idle_power_what_a_gpu_shared_is_unknown():
+    ledger = charged(gpu_second(0, 10.0, 5.0, use("a", gpu=True), use("b", gpu=True)), idle_w=None)
+    assert ledger.shared_gpu.value_j is None
+
+
+def test_peak_power_is_that_of_the_greatest_slice_and_no_sliver_has_a_say():
+    sliver = Slice(t0_ns=2 * 10**9, t1_ns=2 * 10**9 + 10**6, energy_j=1.0, busy_s=0.0, uses=(use(),))
+    row = only(charged(second(0, 4.0, use()), second(1, 9.0, use()), sliver))
+    assert row.peak_w == 9.0
+    assert (row.t0_ns, row.t1_ns) == (0, 2 * 10**9 + 10**6)
+
+
+def test_rails_follow_the_window():
+    row = only(charged(gpu_second(0, 10.0, 5.0, use(wall_s=0.5)), gpu_second(1, 10.0, 3.0, use())))
+    assert row.rails == (Rail(name="VDD_CPU_CV", energy_j=1.5), Rail(name="VDD_GPU_SOC", energy_j=5.5))
+
+
+def test_how_the_meter_did_is_counted_over_all_slices():
+    readings = [
+        Reading(k * 10**9, 5.0 * k, samples=10 * k, flags={"gap": k // 2, "failed_read": k}, cpu_s=k / 100)
+        for k in range(4)
+    ]
+    ledger = charged(*(metered(between(a, b), 1.0, (), 0.002) for a, b in pairwise(readings)))
+    assert (ledger.sampling.samples, ledger.sampling.gaps, ledger.sampling.failed_reads) == (30, 1, 3)
+    assert ledger.sampling.rate_hz == 10.0
+    assert ledger.profiler_cpu_s == pytest.approx(3 * 0.012)
 
 
 def test_an_abandoned_attempt_becomes_one_row_and_keeps_its_joules():
@@ -168,6 +226,30 @@ def test_two_looks_at_one_sample_charge_no_energy_and_keep_the_time_worked():
     assert (row.wall_s, row.attributed_energy_j, ledger.trace.t_ns) == (0.1, 0.0, ())
 
 
+def test_what_ran_all_the_time_has_all_energy_although_readings_are_of_older_samples():
+    edges_s = (0.0, 0.2, 0.5, 0.7, 0.7, 1.0)  # samples ten times a second, looked at every 0.2 s
+    pieces = [
+        Slice(
+            t0_ns=round(a * 1e9),
+            t1_ns=round(b * 1e9),
+            energy_j=10 * (b - a),
+            busy_s=0.2,
+            uses=(use(wall_s=0.2, cpu_s=0.1),),
+            seen_s=0.2,
+        )
+        for a, b in pairwise(edges_s)
+    ]
+    row = only(charged(*pieces))
+    assert (row.window_energy_j, row.wall_s) == pytest.approx((10.0, 1.0))
+    assert row.attributed_energy_j == pytest.approx((10.0 - 2.0) / 2)
+
+
+def test_a_rail_that_dwarfs_the_total_is_no_overflow():
+    both = (use("a", gpu=True), use("b", gpu=True))
+    ledger = charged(gpu_second(0, 1e-300, 5.0, *both, variance_j2=1.0))
+    assert ledger.shared_gpu.u_j == pytest.approx(1.0)
+
+
 def test_a_long_trace_is_thinned_and_tells_the_same_union():
     pieces = [second(k, 0.0 if k % 100 == 50 else 1.0 + k % 7) for k in range(3 * traces.POINTS)]
     ledger = charged(*pieces)
@@ -184,22 +266,28 @@ uses = st.lists(
         phase=st.sampled_from(["load", "step"]),
         wall_s=st.floats(0, 2),
         cpu_s=st.floats(0, 4),
+        gpu=st.booleans(),
     ),
     max_size=5,
 )
+parts = st.tuples(st.floats(0, 500), st.floats(0, 8), st.floats(0, 500) | st.none(), uses)
 
 
-@given(
-    st.lists(st.tuples(st.floats(0, 500), st.floats(0, 8), uses), min_size=1, max_size=10), st.floats(0, 50)
-)
-def test_groups_background_and_idle_are_the_total(parts, idle_w):
+@given(st.lists(parts, min_size=1, max_size=10), st.floats(0, 50), st.floats(0, 50))
+def test_groups_background_idle_and_shared_gpu_are_the_total(seconds, idle_w, idle_gpu_w):
     ledger = charged(
-        *(second(k, energy_j, *used, busy_s=busy_s) for k, (energy_j, busy_s, used) in enumerate(parts)),
+        *(
+            second(k, energy_j, *used, busy_s=busy_s)
+            if gpu_j is None
+            else gpu_second(k, energy_j, gpu_j, *used, busy_s=busy_s)
+            for k, (energy_j, busy_s, gpu_j, used) in enumerate(seconds)
+        ),
         idle_w=idle_w,
+        idle_gpu_w=idle_gpu_w,
     )
     attributed_j = sum(row.attributed_energy_j for row in rows(ledger))
-    closed_j = attributed_j + ledger.background.value_j + ledger.idle.value_j
-    largest_j = max(ledger.total.value_j, ledger.idle.value_j, 1e-3)
+    closed_j = attributed_j + ledger.background.value_j + ledger.idle.value_j + ledger.shared_gpu.value_j
+    largest_j = max(ledger.total.value_j, ledger.idle.value_j, abs(ledger.shared_gpu.value_j), 1e-3)
     assert abs(closed_j - ledger.total.value_j) <= 1e-9 * largest_j
 
 

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from mas_edge.profiling.bill import FleetBill, billed, fleet
-from mas_edge.profiling.report import csv_text, joules, method, plain, render, table
+from mas_edge.profiling.costs import rows
+from mas_edge.profiling.report import csv_text, joules, method, render
+from mas_edge.profiling.tables import costs, listing, totals
 from mas_edge.wire.messages import Profile, Sensor, Spend, Trace
 
 
@@ -51,47 +53,76 @@ def bill(pairs):
     return fleet(pairs)
 
 
-def test_the_table_has_a_row_for_each_phase_and_one_for_the_group(bill):
-    shown = table(bill, {"g0": "gravity + jerk"})
-    assert [row[:2] for row in shown.rows] == [("gravity + jerk", p) for p in ("step", "load", "all")]
-    assert shown.rows[0][2:] == ("2.0", "1.5", "12.3 ±1.0", "30.0 ±2.0", "0.123", "est.")
+@pytest.fixture
+def phases(pairs):
+    return listing(rows(billed(pairs)), "group-phase", {"g0": "gravity + jerk"})
 
 
-def test_an_estimate_is_marked_in_every_row_and_in_the_total(bill):
-    shown = table(bill)
-    assert {row[-1] for row in shown.rows} == {"est."}
-    assert "(est.)" in shown.notes[0]
+def test_the_listing_has_a_row_for_each_phase_and_one_for_the_group(phases):
+    assert [row[:2] for row in phases.rows] == [("gravity + jerk", p) for p in ("step", "load", "all")]
+    assert phases.rows[0][2:] == ("2.0", "1.5", "12.3 ±1.0", "30.0 ±2.0", "15.0 ±1.0", "123 ±10", "est.")
+    assert phases.strong == {2}
 
 
-def test_the_same_text_is_plain_and_rich(bill):
-    shown = table(bill)
-    console = Console(file=io.StringIO(), width=200, force_terminal=False)
-    render(shown, console)
-    rich_text = console.file.getvalue()
-    for row in shown.rows:
-        for cell in row:
-            assert cell in rich_text
-            assert cell in plain(shown)
-    for note in shown.notes:
-        assert note in plain(shown)
+def test_task_groups_stand_side_by_side_with_every_figure_and_their_sum_last(pairs):
+    shown = costs(rows(billed(pairs)), {"g0": "A"})
+    found = {row[0]: row[1:] for row in shown.rows}
+    assert shown.headers == ("", "A", "all")
+    assert found["attributed J (est.)"] == ("24.7 ±2.0",) * 2
+    assert found["J·s (est.)"] == ("98.8 ±8.0",) * 2
+    assert (found["sensor"], found["scope"], found["samples"]) == (
+        ("estimate",) * 2,
+        ("board",) * 2,
+        ("100",) * 2,
+    )
+
+
+def test_an_estimate_is_marked_in_every_heading_row_and_in_the_total(bill, phases):
+    assert {row[-1] for row in phases.rows} == {"est."}
+    assert [header for header in phases.headers if header.partition(" (")[0].endswith(" J")] == [
+        "attributed J (est.)",
+        "window J (est.)",
+    ]
+    assert totals(bill).rows[0][0] == "fleet total J (est.)"
+
+
+def test_a_terminal_shows_every_cell_and_note(phases, bill):
+    for shown in (phases, totals(bill)):
+        console = Console(file=io.StringIO(), width=200, force_terminal=False)
+        render(shown, console)
+        rich_text = console.file.getvalue()
+        assert [cell for row in shown.rows for cell in row if cell not in rich_text] == []
+        assert [note for note in shown.notes if note not in rich_text] == []
 
 
 def test_an_unknown_energy_is_a_dash_and_never_a_zero():
-    rows = (spend(window_energy_j=None, window_u_j=None, attributed_energy_j=None, attributed_u_j=None),)
-    bill = fleet([("d", Profile(rows=rows))])
-    shown = table(bill)
-    assert shown.rows[0][4:] == ("–", "–", "–", "–")
-    assert shown.notes[0].startswith("fleet total – J")
+    unknown = (spend(window_energy_j=None, window_u_j=None, attributed_energy_j=None, attributed_u_j=None),)
+    pairs = [("d", Profile(rows=unknown))]
+    assert listing(rows(billed(pairs)), "row", {}).rows[0][6:] == ("–",) * 5
+    assert {value for _, value in totals(fleet(pairs)).rows} == {"–"}
 
 
-def test_every_row_of_every_device_is_a_line_of_csv_with_units_in_its_header(pairs):
-    lines = list(csv.DictReader(io.StringIO(csv_text(billed(pairs)))))
-    assert [line["phase"] for line in lines] == ["step", "load"]
-    assert lines[0]["device"] == "bench-1"
-    assert float(lines[0]["attributed_energy_j"]) == 12.345
-    assert lines[0]["dynamic_energy_j"] == ""
-    assert lines[0]["method"] == "estimated"
-    assert set(Spend.__struct_fields__) <= lines[0].keys()
+def test_a_figure_below_the_noise_stands_as_it_is_and_says_so(pairs):
+    (_, profile) = pairs[0]
+    low = msgspec.structs.replace(profile, rows=(spend(dynamic_energy_j=-0.5, dynamic_u_j=1.0),))
+    found = {row[0]: row[1] for row in costs(rows(billed([("d", low)])), {}).rows}
+    assert found["dynamic J (est.)"] == "-0.5 ±2.0"
+    assert found["flags"] == "below_noise"
+
+
+def test_every_row_of_every_level_is_a_line_of_csv_with_units_in_its_header(pairs):
+    lines = list(csv.DictReader(io.StringIO(csv_text(rows(billed(pairs))))))
+    assert [line["level"] for line in lines].count("row") == 2
+    line = lines[-2]
+    assert (line["device"], line["phase"]) == ("bench-1", "step")
+    assert float(line["attributed_energy_j"]) == 12.345
+    assert (float(line["mean_w"]), float(line["mean_w_u"])) == (15.0, 0.5)
+    assert line["dynamic_energy_j"] == ""
+    assert (line["method"], line["sensor"]) == ("estimated", "estimate")
+
+
+def test_no_rows_are_a_csv_without_lines():
+    assert csv_text([]) == "level\n"
 
 
 def test_the_bill_as_json_is_the_bill(bill):
@@ -100,7 +131,7 @@ def test_the_bill_as_json_is_the_bill(bill):
 
 def test_virtual_devices_are_called_so(pairs):
     (_, profile) = pairs[0]
-    notes = "\n".join(table(fleet([("a", profile), ("b", profile)])).notes)
+    notes = "\n".join(totals(fleet([("a", profile), ("b", profile)])).notes)
     assert "a, b (virtual devices: one host)" in notes
     assert "do not add" in notes
 

@@ -16,16 +16,16 @@ def at_hz(rate_hz, seconds, power):
 
 
 def test_a_ramp_is_integrated_exactly_between_samples():
-    samples = at_hz(10, 2, lambda t_s: 3 * t_s)
-    whole = integrate(samples, 250_000_000, 1_730_000_000)
-    assert whole.energy_j == pytest.approx(1.5 * (1.73**2 - 0.25**2), rel=1e-12)
+    samples = at_hz(10, 3, lambda t_s: 3 * t_s)
+    whole = integrate(samples, 250_000_000, 2_730_000_000)
+    assert whole.energy_j == pytest.approx(1.5 * (2.73**2 - 0.25**2), rel=1e-12)
     assert whole.flags == ()
 
 
 def test_a_side_without_a_sample_is_held_and_said():
-    samples = at_hz(10, 1, lambda _: 5.0)
-    whole = integrate(samples, 0, 1_200_000_000)
-    assert whole.energy_j == pytest.approx(6.0)
+    samples = at_hz(10, 2, lambda _: 5.0)
+    whole = integrate(samples, 0, 2_200_000_000)
+    assert whole.energy_j == pytest.approx(11.0)
     assert whole.flags == ("edge_extrapolated",)
     assert whole.variance_j2 == pytest.approx(1.0)
 
@@ -34,9 +34,30 @@ def test_missing_samples_count_but_widen_the_error():
     samples = at_hz(10, 2, lambda t_s: 5.0 if t_s < 1 else 9.0)
     holed = [sample for sample in samples if not 0.55e9 < sample.t_ns < 1.45e9]
     whole, thin = (integrate(given, 0, 2_000_000_000) for given in (samples, holed))
-    assert thin.flags == ("gap",)
+    assert thin.flags == ("gap", "few_samples")
     assert thin.variance_j2 > whole.variance_j2 + (4.0 * 0.9) ** 2
-    assert integrate(holed, 0, 500_000_000).flags == ()
+    assert integrate(holed, 0, 500_000_000).flags == ("few_samples",)
+
+
+def test_a_sample_that_stands_out_is_a_spike_of_which_others_were_missed():
+    quiet, spike = [4.0] * 10, [*[4.0] * 5, 9.0, *[4.0] * 4]
+    flat, high = (
+        integrate(at_hz(10, 0.9, lambda t_s, p=p: p[round(t_s * 10)]), 0, 900_000_000) for p in (quiet, spike)
+    )
+    assert flat.variance_j2 == 0.0
+    assert high.variance_j2 == pytest.approx((5.0 * 0.1) ** 2)
+
+
+def test_a_window_of_no_length_has_no_energy_and_no_doubt():
+    whole = integrate(at_hz(10, 3, lambda t_s: 3 * t_s), 1_234_000_000, 1_234_000_000)
+    assert (whole.energy_j, whole.variance_j2) == (0.0, 0.0)
+
+
+def test_a_window_between_two_samples_is_a_part_of_their_interval():
+    samples = [Sample(0, 4.0), Sample(100_000_000, 6.0)]
+    whole = integrate(samples, 25_000_000, 75_000_000)
+    assert whole.energy_j == pytest.approx(0.25)
+    assert whole.flags == ("few_samples",)
 
 
 def test_one_sample_is_no_energy():

@@ -48,12 +48,28 @@ GOLDEN: dict[m.Up | m.Down | m.Alive, bytes] = {
         profile=m.Profile(
             rows=(
                 m.Spend(
-                    job="j1", group="g0", round=3, phase="train", wall_s=2.0, cpu_s=1.5, window_energy_j=9.0
+                    job="j1",
+                    group="g0",
+                    round=3,
+                    phase="train",
+                    wall_s=2.0,
+                    cpu_s=1.5,
+                    window_energy_j=9.0,
+                    peak_w=5.5,
+                    rails=(m.Rail(name="VDD_GPU_SOC", energy_j=3.0),),
+                    t0_ns=0,
+                    t1_ns=5,
                 ),
             ),
             sensor=SENSOR,
             idle_w=2.5,
             trace=m.Trace(t_ns=(0, 5), energy_j=(0.0, 1.0), variance_j2=(0.0, 0.5)),
+            shared_gpu_j=0.0,
+            baseline=m.Baseline(power_w=2.5, u_w=0.1, how="measured", n=30, drift_w=-0.2),
+            machine=m.Machine(governor="schedutil", temperature_c=48.5, throttled=False),
+            sampling=m.Sampling(wall_s=2.0, samples=19, gaps=1),
+            profiler_cpu_s=0.01,
+            refused=(m.Refusal(sensor="nvml", reason="no GPU"),),
         ),
     ): (
         b'{"kind":"update","key":' + KEY_JSON + b',"weights":' + REF_JSON + b',"examples":128,'
@@ -61,8 +77,13 @@ GOLDEN: dict[m.Up | m.Down | m.Alive, bytes] = {
         b'"scores":[{"task":"jerk","count":32.0,"loss_sum":8.0,"constant_loss_sum":9.0,"metric_sum":4.0}],'
         b'"affinity":{"tasks":["jerk"],"batches":[2],"w":[2.0],"ww":[2.0],"wz":[0.5],"wzz":[0.25]},'
         b'"profile":{"rows":[{"job":"j1","group":"g0","round":3,"phase":"train","wall_s":2.0,"cpu_s":1.5,'
-        b'"window_energy_j":9.0}],"sensor":' + SENSOR_JSON + b',"idle_w":2.5,'
-        b'"trace":{"t_ns":[0,5],"energy_j":[0.0,1.0],"variance_j2":[0.0,0.5]}}}'
+        b'"window_energy_j":9.0,"peak_w":5.5,"rails":[{"name":"VDD_GPU_SOC","energy_j":3.0}],'
+        b'"t0_ns":0,"t1_ns":5}],"sensor":' + SENSOR_JSON + b',"idle_w":2.5,'
+        b'"trace":{"t_ns":[0,5],"energy_j":[0.0,1.0],"variance_j2":[0.0,0.5]},"shared_gpu_j":0.0,'
+        b'"baseline":{"power_w":2.5,"u_w":0.1,"how":"measured","n":30,"drift_w":-0.2},'
+        b'"machine":{"governor":"schedutil","temperature_c":48.5,"throttled":false},'
+        b'"sampling":{"wall_s":2.0,"samples":19,"gaps":1},"profiler_cpu_s":0.01,'
+        b'"refused":[{"sensor":"nvml","reason":"no GPU"}]}}'
     ),
     m.Need(digest="ab" * 32, ranges=((0, 2), (5, 6))): (
         b'{"kind":"need","digest":"' + b"ab" * 32 + b'","ranges":[[0,2],[5,6]]}'

@@ -1,0 +1,100 @@
+"""``report.json``: everything about a finished run, from which every other form of its report is made.
+
+``compose`` folds a job's stored events into a ``RunReport``; ``read`` takes one from the directory of a run.
+Page, tables and CSV are drawn from this struct alone, so that they show the same numbers. Its schema is
+docs/report-schema.json, written by scripts/report_schema; a change of meaning raises ``SCHEMA``, new fields
+with a default do not. Energies have one standard uncertainty (u) beside them here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mas_edge.orchestrator.manifest import Manifest
+from mas_edge.orchestrator.report import Report, profiles, report
+from mas_edge.orchestrator.timeline import Timeline, timeline
+from mas_edge.profiling.bill import FleetBill, billed, fleet
+from mas_edge.profiling.costs import Row, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from mas_edge.orchestrator.job import Event
+    from mas_edge.orchestrator.spec import JobSpec
+
+SCHEMA = 1
+REPORT = "report.json"
+
+
+class RunRefused(ValueError):
+    """What was named is no finished run, or one of another version; the text says what to do."""
+
+
+class RunReport(msgspec.Struct, frozen=True, kw_only=True):
+    """``report.json``: what was learnt, how it was split, what it cost, when, and with what.
+
+    ``wall_s`` is job time; ``restarts`` name processes that had to be started again.
+    """
+
+    schema_version: int
+    policy: str
+    report: Report
+    bill: FleetBill
+    rows: tuple[Row, ...]
+    timeline: Timeline
+    manifest: Manifest
+    wall_s: float
+    restarts: tuple[str, ...]
+    final_digests: dict[str, str]
+
+
+def compose(
+    spec: JobSpec,
+    stored: Iterable[tuple[float, Event]],
+    manifest: Manifest,
+    *,
+    wall_s: float,
+    restarts: tuple[str, ...] = (),
+) -> RunReport:
+    """The report of a job's stored events (job time in seconds, event)."""
+    events = list(stored)
+    made, bills = report(spec, events), profiles(events)
+    return RunReport(
+        schema_version=SCHEMA,
+        policy=spec.policy,
+        report=made,
+        bill=fleet(bills),
+        rows=rows(billed(bills)),
+        timeline=timeline(events),
+        manifest=manifest,
+        wall_s=wall_s,
+        restarts=restarts,
+        final_digests=made.final_digests,
+    )
+
+
+def read(folder: Path) -> RunReport:
+    """The report in a run's directory; raises RunRefused if there is none that this version can read."""
+    path = folder / REPORT
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        arms = sorted(found.parent.name for found in folder.glob(f"*/{REPORT}")) if folder.is_dir() else []
+        several = f"; it holds several runs, name one: {', '.join(f'{folder}/{arm}' for arm in arms)}"
+        raise RunRefused(f"{folder} holds no finished run, no {REPORT}" + (several if arms else "")) from None
+    try:
+        version = msgspec.json.decode(data, type=_Version).schema_version
+        if version != SCHEMA:
+            raise RunRefused(
+                f"{path} has schema {version} and this program reads {SCHEMA}: run mas demo again, or update"
+            )
+        return msgspec.json.decode(data, type=RunReport)
+    except msgspec.MsgspecError as error:
+        raise RunRefused(f"{path} is no report of a run: {error}") from error
+
+
+class _Version(msgspec.Struct):
+    schema_version: int = 0

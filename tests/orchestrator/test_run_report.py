@@ -1,0 +1,290 @@
+"""One run in four forms: the page, JSON, CSV and the terminal say the same, and nothing that is not so."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from finished import MODEL, RAPL, a_run
+
+from mas_edge.orchestrator.cli import main
+from mas_edge.orchestrator.page import Named, page
+from mas_edge.orchestrator.runs import REPORT, RunReport, read
+from mas_edge.orchestrator.summary import headline, trajectory
+from mas_edge.profiling.report import joules
+from mas_edge.profiling.tables import WIDE
+
+pytest.importorskip("matplotlib", reason="reports need matplotlib (extra orchestrator)")
+
+FORMS = {"text": (), "json": ("--json",), "csv": ("--csv",)}
+
+
+class Tables(html.parser.HTMLParser):
+    """The cells of every table of a page, row by row."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self._cell = [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, _attrs):
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in {"td", "th"}:
+            self._cell = ""
+
+    def handle_data(self, data):
+        if self._cell is not None:
+            self._cell += data
+
+    def handle_endtag(self, tag):
+        if tag in {"td", "th"}:
+            self.tables[-1][-1].append(self._cell)
+            self._cell = None
+
+
+def saved(folder, run):
+    folder.mkdir(exist_ok=True)
+    (folder / REPORT).write_bytes(msgspec.json.encode(run))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made():
+    return a_run()
+
+
+@pytest.fixture
+def run(tmp_path, made):
+    return saved(tmp_path / "run", made)
+
+
+def told(capsys, *arguments):
+    assert main(["report", *map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def words(line):
+    return line.replace("│", " ").split()
+
+
+def figures(row):
+    """Every figure of a row of report.json as people read it, by its heading."""
+    cost = row["cost"]
+    texts = {
+        f"{name} J": joules(cost[f"{name}_energy_j"], cost[f"{name}_u_j"])
+        for name in ("attributed", "dynamic", "window")
+    }
+    for title, name, factor in (
+        ("mean W", "mean_w", 1),
+        ("mJ/sample", "j_per_example", 1e3),
+        ("J/round", "j_per_round", 1),
+        ("J·s", "edp_js", 1),
+    ):
+        number = row[name]
+        texts[title] = "–" if number is None else joules(number["value"] * factor, number["u"] * factor)
+    for title, name in (("MB sent", "sent_bytes"), ("MB received", "received_bytes")):
+        texts[title] = f"{cost[name] / 1e6:.2f}"
+    return texts | {
+        "wall s": f"{cost['wall_s']:.1f}",
+        "CPU s": f"{cost['cpu_s']:.1f}",
+        "samples": str(cost["examples"] or "–"),
+        "method": "+".join(cost["methods"]),
+        "sensor": "+".join(row["sensors"]),
+        "scope": "+".join(row["scopes"]),
+    }
+
+
+def plain(heading):
+    return heading.partition(" (")[0]
+
+
+def test_every_form_says_the_same_of_every_row(run, capsys):
+    """Each number of JSON, written with the digits that its u allows, stands in the other three forms."""
+    found = json.loads(told(capsys, run, "--json"))["rows"]
+    flat = list(csv.DictReader(io.StringIO(told(capsys, run, "--csv"))))
+    told(capsys, run, "--html", run / "page.html")
+    tables = Tables((run / "page.html").read_text()).tables
+    terminal = [words(line) for line in told(capsys, run).splitlines()]
+    every = next(rows for rows in tables if rows[0][:5] == ["device", "group", "round", "phase", "wall s"])
+    by_group = next(rows for rows in tables if rows[0][0] == "" and rows[0][-1] == "all")
+    assert len(flat) == len(found)
+    for row, line in zip(found, flat, strict=True):
+        group = {"a+b": "all 2 tasks"}.get(row["group"], row["group"])
+        cost, texts = row["cost"], figures(row)
+        for name in ("attributed", "dynamic", "window"):
+            value, u = cost[f"{name}_energy_j"], cost[f"{name}_u_j"]
+            assert (float(line[f"{name}_energy_j"]), float(line[f"{name}_u_j"])) == (value, u)
+        for name in ("wall_s", "cpu_s", "examples", "sent_bytes", "received_bytes"):
+            assert float(line[name]) == cost[name]
+        for name in ("mean_w", "j_per_round", "edp_js"):
+            number = row[name]
+            assert (float(line[name]), float(line[f"{name}_u"])) == (number["value"], number["u"])
+        if row["level"] == "row":
+            keys = [row["device"], group, str(row["round"]), row["phase"]]
+            (cells,) = [cells for cells in every if cells[:4] == keys]
+            shown = dict(zip(map(plain, every[0]), cells, strict=True))
+            assert {title: shown[title] for title in texts} == texts
+        if row["level"] == "group":
+            column = by_group[0].index(group)
+            shown = {plain(cells[0]): cells[column] for cells in by_group}
+            assert {title: shown[title] for title in texts} == texts
+            lines = {plain(" ".join(line)): line for line in terminal}
+            for title, text in texts.items():
+                assert [
+                    line for name, line in lines.items() if name.startswith(title) and text in " ".join(line)
+                ]
+        if row["level"] in {"group", "group-phase"}:
+            start = [*group.split(), *(row["phase"] or "all").split()]
+            shown = [" ".join(line) for line in terminal if line[: len(start)] == start]
+            narrow = ("attributed J", "window J", "mean W", "mJ/sample", "wall s", "CPU s")
+            assert [all(texts[title] in line for title in narrow) for line in shown] == [True]
+
+
+def test_totals_close_and_stand_in_every_form(run, made, capsys):
+    total = joules(made.bill.total_j, made.bill.total_u_j)
+    assert abs(made.bill.closing_error_j) <= 1e-9 * made.bill.total_j
+    told(capsys, run, "--html", run / "page.html")
+    assert total in (run / "page.html").read_text()
+    assert total in told(capsys, run)
+    everything = [
+        row for row in csv.DictReader(io.StringIO(told(capsys, run, "--csv"))) if row["level"] == "all"
+    ]
+    assert [float(row["attributed_energy_j"]) for row in everything] == [made.bill.attributed_j]
+
+
+def test_a_report_reads_back_as_it_was_written(run, made):
+    assert read(run) == made
+    assert msgspec.json.decode((run / REPORT).read_bytes(), type=RunReport) == made
+
+
+def test_no_number_of_joules_has_more_digits_than_its_uncertainty_allows(made):
+    for row in made.rows:
+        for column in WIDE:
+            value, sign, doubt = column.cell(row).partition(" ±")
+            if sign:
+                assert len(value.partition(".")[2]) == len(doubt.partition(".")[2])
+                assert len(doubt.replace(".", "").lstrip("0")) <= 2 or doubt.endswith("0")
+
+
+def test_an_estimate_is_called_so_in_every_heading_and_in_the_headline():
+    run = a_run(sensors=(MODEL, MODEL))
+    text = page(Named("x", run))
+    assert "no sensor measured it" in headline(run)
+    cells = [cell for table in Tables(text).tables for line in table for cell in line]
+    energetic = [cell for cell in cells if re.search(r" J\b| W\b|J/|J·s", cell.partition("(")[0])]
+    assert len(energetic) > 20
+    assert [cell for cell in energetic if "(est.)" not in cell and not cell[0].isdigit()] == []
+    assert "attributed J (est.); whiskers" in text
+
+
+def test_measured_and_estimated_in_one_sum_are_called_mixed():
+    run = a_run(sensors=(RAPL, MODEL))
+    assert "measured and estimated joules mixed" in headline(run)
+    assert "attributed J (mixed: counter+est.)" in page(Named("x", run))
+    assert "mixed" in run.bill.flags
+
+
+@pytest.mark.parametrize("sensor", [None, RAPL], ids=["no sensor", "a sensor that never answered"])
+def test_what_nobody_measured_is_a_dash_or_null_and_never_a_zero(sensor, tmp_path, capsys):
+    run = a_run(joules=None, sensors=(sensor, sensor))
+    folder = saved(tmp_path / "run", run)
+    told(capsys, folder, "--html", folder / "page.html")
+    assert {row.cost.attributed_energy_j for row in run.rows} == {None}
+    assert {row.mean_w for row in run.rows} == {None}
+    flat = list(csv.DictReader(io.StringIO(told(capsys, folder, "--csv"))))
+    assert {line["window_energy_j"] + line["peak_w"] + line["mean_w"] for line in flat} == {""}
+    text = (folder / "page.html").read_text()
+    assert "joules is not known" in headline(run)
+    assert "Not drawn" in text
+    assert not [
+        cell
+        for table in Tables(text).tables
+        for line in table
+        if " J (" in line[0]
+        for cell in line[1:]
+        if cell != "–"
+    ]
+
+
+def test_loss_against_energy_adds_up_what_the_groups_were_charged(made):
+    steps = trajectory(made)
+    assert [step.round for step in steps] == [0, 1]
+    assert [step.energy_j.value for step in steps] == pytest.approx([6.0, 18.0])
+    assert [step.relative_loss for step in steps] == pytest.approx([8 / 12, 7 / 12])
+
+
+def test_co2_is_told_with_the_number_that_was_given(run, made, capsys):
+    rows = json.loads(told(capsys, run, "--json", "--co2", "360"))["rows"]
+    for row, before in zip(rows, made.rows, strict=True):
+        assert row["co2e_g"]["value"] == pytest.approx(before.cost.attributed_energy_j * 1e-4)
+    assert "at 360 g/kWh, as given" in told(capsys, run, "--co2", "360")
+    assert all(row["co2e_g"] is None for row in json.loads(told(capsys, run, "--json"))["rows"])
+
+
+def test_names_cannot_write_into_the_page(made):
+    text = page(Named("<script>alert(1)</script>", made))
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_no_script(made):
+    text = page(Named("x", made))
+    assert text.count("<svg") >= 4
+    for word in ("<script", "<link", "<img", "@import", "src=", "http://localhost", "https://"):
+        assert word not in text.replace("https://json-schema.org", "")
+    ids = [part.split('"')[0] for part in text.split(' id="')[1:]]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda run: run.mkdir(), "holds no finished run"),
+        (lambda _run: None, "holds no finished run"),
+        (lambda run: saved(run, {"schema_version": 99}), "schema 99 and this program reads 1"),
+        (lambda run: saved(run, {"policy": "mas"}), "schema 0"),
+        (lambda run: saved(run, {"schema_version": 1}), "is no report of a run"),
+        (lambda run: saved(run, "nonsense"), "is no report of a run"),
+        (lambda run: (run.mkdir(), saved(run / "mas", {})), "name one: "),
+    ],
+)
+def test_what_is_no_run_is_one_line_and_exit_code_2(write, words, tmp_path, capsys):
+    write(tmp_path / "run")
+    assert main(["report", str(tmp_path / "run")]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", ["-1", "nan", "inf"])
+def test_a_carbon_intensity_that_cannot_be_is_refused(number, run, capsys):
+    assert main(["report", str(run), "--co2", number]) == 2
+    assert "grams per kWh" in capsys.readouterr().err
+
+
+def test_a_page_without_a_place_is_one_line_and_leaves_nothing_behind(run, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    for place in (tmp_path / "nowhere" / "page.html", tmp_path / "folder"):
+        assert main(["report", str(run), "--html", str(place)]) == 2
+        err = capsys.readouterr().err
+        assert f"cannot write {place}: " in err
+        assert err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "run"]
+
+
+def test_the_schema_of_the_report_is_up_to_date():
+    root = Path(__file__).resolve().parents[2]
+    script = [sys.executable, str(root / "scripts" / "report_schema"), "--check"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
