@@ -38,6 +38,8 @@ state = "{folder}/agent"
 url = "{url}"
 [data.watch]
 clients = ["1"]
+[data.buildings]
+clients = ["1"]
 """
 ORCHESTRATOR = """
 fleet = "bench"

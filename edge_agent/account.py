@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mas_edge.edge_agent.facts import today
 from mas_edge.edge_agent.moments import Moment, cut, look
+from mas_edge.edge_agent.room import Room
 from mas_edge.profiling import baseline as baselines
 from mas_edge.profiling import ledger as books
 from mas_edge.profiling import machine
@@ -42,6 +44,8 @@ log = logging.getLogger(__name__)
 
 SLICE_S = 0.25
 SAVE_S = 5.0
+DAYS = 8
+"""Local dates of which the joules are kept."""
 RESTING = "idle"
 """The worker's phase between two works, which is nobody's."""
 
@@ -52,6 +56,8 @@ class _Kept(msgspec.Struct, frozen=True):
     boot: str
     key: Key | None
     ledger: Ledger
+    days: tuple[tuple[str, float], ...] = ()
+    """Attributed joules by local date, the day written last at the end."""
 
 
 class Account:
@@ -65,14 +71,20 @@ class Account:
         spooled: Collection[Key] = (),
         watch: Callable[[Ledger], None] | None = None,
         refused: tuple[Refusal, ...] = (),
+        *,
+        room: Room | None = None,
+        today: Callable[[], str] = today,
     ) -> None:
         """``spooled`` names the trainings whose bill stands in an answer on disk already.
 
         ``watch`` is called with every slice that is charged, in a ledger of its own; ``refused`` are the
-        meters that were tried before this one. Raises BaselineRefused for a ``baseline.json`` that is none.
+        meters that were tried before this one; ``today`` says the local date. Raises BaselineRefused for a
+        ``baseline.json`` that is none.
         """
         self._watch, self._refused = watch, refused
         self._path, self._meter, self._bus = path, meter, bus
+        self.room, self._today = room or Room(path.parent), today
+        self._days: tuple[tuple[str, float], ...] = ()
         self._stored = baselines.load(path.with_name("baseline.json"))
         self._machine = machine.look()
         self._idle = self._baseline()
@@ -90,6 +102,11 @@ class Account:
         rows = books.rows(self._ledger, self._key) if self._key else ()
         known = [row.attributed_energy_j for row in rows if row.attributed_energy_j is not None]
         return sum(known) if known else None
+
+    @property
+    def energy_today_j(self) -> float:
+        """Joules that training took on this local date so far; those of unknown share count whole."""
+        return dict(self._days).get(self._today(), 0.0)
 
     def begin(self, key: Key) -> None:
         """An assignment was accepted; said again, it changes nothing."""
@@ -149,12 +166,14 @@ class Account:
     def save(self) -> None:
         """Put the ledger on disk; after ``bill`` only once the bill itself is there."""
         self._saved_s = time.monotonic()
-        write_atomic(self._path, msgspec.json.encode(_Kept(boot_id(), self._key, self._ledger)))
+        with self.room.writing():
+            kept = _Kept(boot_id(), self._key, self._ledger, self._days)
+            write_atomic(self._path, msgspec.json.encode(kept))
 
-    def lose(self) -> None:
-        """The training in hand is given up: its joules stay, as phase ``lost``."""
+    def lose(self, peak_rss_bytes: int | None = None) -> None:
+        """The training in hand is given up: its joules stay, as phase ``lost``, and its peak memory."""
         if self._key:
-            self._slice(())
+            self._slice((), peak_rss_bytes)
             self._ledger = books.lose(self._ledger, self._key)
             self._phase = "upload"
             self.save()
@@ -190,7 +209,9 @@ class Account:
             cpu_s=max(cpu_s, 0.0),
         )
 
-    def _slice(self, uses: tuple[Use, ...], *, flush: bool = False) -> None:
+    def _slice(
+        self, uses: tuple[Use, ...], peak_rss_bytes: int | None = None, *, flush: bool = False
+    ) -> None:
         """Charge the time since the last slice; without a reading it is put off, unless ``flush``."""
         if self._since is None or self._key is None:
             return
@@ -210,13 +231,16 @@ class Account:
             cpu_s=last.own_cpu_s - first.own_cpu_s,
             sent_bytes=last.sent_bytes - first.sent_bytes,
             received_bytes=last.received_bytes - first.received_bytes,
+            peak_rss_bytes=peak_rss_bytes,
         )
         self._charge(cut(first, last, (*uses, own), time.thread_time() - start_s))
 
     def _charge(self, piece: Slice) -> None:
-        idle, gain_u = self._idle, self._meter.sensor.gain_u
+        idle, gain_u, before = self._idle, self._meter.sensor.gain_u, self._ledger
         idle_w, idle_u_w, gpu_w = (idle.power_w, idle.u_w, idle.gpu_w) if idle else (None, None, None)
-        self._ledger = books.charge(self._ledger, piece, idle_w, idle_u_w, gain_u, gpu_w)
+        self._ledger = books.charge(before, piece, idle_w, idle_u_w, gain_u, gpu_w)
+        spent_j = training_j(self._ledger) - training_j(before)
+        self._days = spend(self._days, self._today(), spent_j)
         if self._watch is not None:
             self._watch(books.charge(Ledger(), piece, idle_w, idle_u_w, gain_u, gpu_w))
         if time.monotonic() - self._saved_s > SAVE_S:
@@ -239,6 +263,7 @@ class Account:
         except msgspec.MsgspecError as error:
             log.warning("%s is not a whole ledger (%s): what it held is lost", self._path, error)
             return Ledger()
+        self._days = kept.days
         if kept.key in spooled:  # killed between the answer and the ledger: its joules are in the answer
             return Ledger()
         ledger = books.lose(kept.ledger, kept.key) if kept.key else kept.ledger
@@ -249,3 +274,19 @@ class Account:
 
 def _throttled(rows: Sequence[Spend]) -> tuple[Spend, ...]:
     return tuple(msgspec.structs.replace(row, flags=tuple(sorted({*row.flags, "throttled"}))) for row in rows)
+
+
+def training_j(ledger: Ledger) -> float:
+    """What is neither idle nor others' work; what is not known to be is not taken off."""
+    return ledger.total.energy_j - ledger.idle.energy_j - ledger.background.energy_j
+
+
+def spend(days: tuple[tuple[str, float], ...], today: str, energy_j: float) -> tuple[tuple[str, float], ...]:
+    """Joules by date after some more today.
+
+    Several dates are kept, so that a clock that jumps (a board without a battery for it begins in another
+    year) finds today's sum when it is set right again.
+    """
+    spent_j = dict(days).get(today, 0.0) + max(energy_j, 0.0)
+    others = tuple(each for each in days if each[0] != today)
+    return (*others, (today, spent_j))[-DAYS:]

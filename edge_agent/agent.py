@@ -5,8 +5,11 @@ Each turn takes what the bus, the weights' fetcher and the worker have brought, 
 the worker process. Finished answers lie in ``STATE/spool`` until the orchestrator says that they are
 stored; weights lie by digest in ``STATE/blobs``; the bill of what is being done lies in
 ``STATE/account.json`` and is written at least every five seconds, so that a kill loses no joules.
+Every few seconds it looks whether the device may train (``conditions``), and says so when that changes:
+in the log, in its status, and to the fleet in the retained message on its alive topic.
 
-It decides nothing about rounds or retries: see ``session`` and ``wire.retry``.
+It decides nothing about rounds or retries: see ``session`` and ``wire.retry``. A broker that is away, and a
+disk that is full, are lines in the log, not its end.
 """
 
 from __future__ import annotations
@@ -18,8 +21,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mas_edge.edge_agent import session as s
+from mas_edge.edge_agent.caps import Fence
+from mas_edge.edge_agent.conditions import Conditions, judge
+from mas_edge.edge_agent.facts import Observer
 from mas_edge.edge_agent.spool import Spool
-from mas_edge.edge_agent.work import Beat, Broke, Done, Work, WorkerProcess
+from mas_edge.edge_agent.trainer import Patience, Trainer
 from mas_edge.wire import messages as m
 from mas_edge.wire.blobs import BlobStore, Fetcher, Publisher
 from mas_edge.wire.retry import Outbox
@@ -37,12 +43,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HELLO = "hello"
+LOOK_S = 5.0
+"""How often it is looked whether the device may train."""
 
 
 class Agent:
     """One device of a fleet."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what an agent is made of, built in one place
         self,
         about: m.Hello,
         fleet: str,
@@ -53,13 +61,19 @@ class Agent:
         *,
         rng: random.Random,
         train: TrainConfig,
+        conditions: Conditions = Conditions(),  # noqa: B008 - frozen, like the next
+        patience: Patience = Patience(),  # noqa: B008
+        observer: Observer | None = None,
+        fence: Fence | None = None,
     ) -> None:
-        self._about, self._fleet, self._bus = about, fleet, bus
-        self._state, self._account, self._sources = state, account, sources
-        self._train_config = train
+        self._about, self._fleet, self._bus, self._account = about, fleet, bus, account
+        self._conditions, self._observer = conditions, observer or Observer()
         self._blobs = BlobStore(state / "blobs")
-        self._spool = Spool(state / "spool")
-        self._worker = WorkerProcess(state / "worker.log")
+        self._spool = Spool(state / "spool", account.room)
+        fence = fence or Fence()
+        self._trainer = Trainer(state, self._blobs, account, sources, train, fence, about.caps, patience)
+        self._progress: m.Progress | None = None
+        self._online, self._look_s = False, 0.0
         self._outbox = Outbox(rng)
         device = about.device
         self._publisher = Publisher(
@@ -76,20 +90,8 @@ class Agent:
             rng=rng,
         )
         able = frozenset((offer.workload, task) for offer in about.workloads for task in offer.tasks)
-        self._session = s.Session(able=able, spooled=tuple(filter(self._deliverable, self._spool.answers())))
+        self._session = s.Session(able=able, spooled=self._spool.deliverable(self._blobs))
         self._connections = 0
-
-    def _deliverable(self, answer: s.Answer) -> bool:
-        """An update whose weights the disk has lost is dropped: the orchestrator asks for it again."""
-        if (
-            not isinstance(answer, m.Update)
-            or answer.weights is None
-            or self._blobs.has(answer.weights.digest)
-        ):
-            return True
-        log.warning("the weights of %s are gone from the disk: it will be trained again", answer.key)
-        self._spool.remove(answer.key)
-        return False
 
     @property
     def busy(self) -> bool:
@@ -98,14 +100,16 @@ class Agent:
 
     def turn(self, timeout_s: float) -> None:
         """Hear what there is, waiting at most so long for the first message, and act on it."""
+        self._notice()
+        self._look()
         if self._bus.connections != self._connections:
             self._connected()
         wait_s = timeout_s
         while delivery := self._bus.get(wait_s):
             self._deliver(delivery.topic, delivery.payload)
             wait_s = 0.0
-        for word in self._worker.heard():
-            self._word(word)
+        for word in self._trainer.turn(self._session.doing):
+            self._trained(word)
         now_s = time.monotonic()
         for topic, payload in self._outbox.due(now_s):
             self._bus.publish(topic, payload)
@@ -116,17 +120,66 @@ class Agent:
 
     def wait_s(self) -> float:
         """How long the next turn may wait: little while something is in hand."""
-        return 0.02 if self.busy else 0.5
+        return 0.02 if self._session.doing or (self.busy and self._online) else 0.5
+
+    @property
+    def status(self) -> str:
+        """What the device does, in one line for people."""
+        doing = s.in_words(self._session, self._progress)
+        return doing if self._online else f"no broker; {doing}"
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the worker hangs and cannot be killed: only starting everything anew may help."""
+        return self._trainer.stuck
+
+    def reconfigure(self, conditions: Conditions, caps: m.Caps) -> None:
+        """Go on under other conditions and caps; what is in hand is judged by them at once."""
+        self._conditions, self._trainer.caps, self._look_s = conditions, caps, 0.0
+        self._about = msgspec.structs.replace(self._about, caps=caps)
+        self._look(anew=True)
+        self._hello()
 
     def close(self) -> None:
         """Stop the worker and leave; an unfinished training is lost, a finished one is on disk."""
+        self._trainer.close()
         if self._session.doing:
             self._account.lose()
-        self._worker.close()
         self._account.close()
-        offline = m.Alive(online=False, boot_id=self._about.boot_id)
-        self._bus.publish(m.alive_topic(self._fleet, self._about.device), m.encode(offline), retain=True)
+        self._publish_alive(online=False)
         self._bus.close()
+
+    # --- what the device may and does ----------------------------------------------------------
+
+    def _look(self, *, anew: bool = False) -> None:
+        """Every few seconds: judge if the device may train, say what changed; ``anew``: numbers count."""
+        now_s, room = time.monotonic(), self._account.room
+        if now_s < self._look_s:
+            return
+        self._look_s = now_s + LOOK_S
+        room.look()
+        self._spool.write()
+        facts = self._observer.facts(
+            self._conditions,
+            now_s=now_s,
+            wall_s=time.time(),
+            pids=self._trainer.pids,
+            energy_today_j=self._account.energy_today_j,
+            full_disk=room.full,
+        )
+        before = self._session.verdict
+        verdict = judge(self._conditions, facts, before.names)
+        self._step(s.Judged(verdict=verdict))
+        if verdict.names != before.names or (anew and verdict.reasons != before.reasons):
+            log.info("may not train now: %s" if verdict.reasons else "may train%s", verdict.words)
+            self._publish_alive(online=True)
+
+    def _trained(self, word: m.Progress | s.Answer) -> None:
+        if isinstance(word, m.Progress):
+            self._progress = word
+            self._say(word)
+        else:
+            self._step(s.Finished(answer=word))
 
     # --- the bus -------------------------------------------------------------------------------
 
@@ -134,11 +187,25 @@ class Agent:
         self._connections = self._bus.connections
         device, now_s = self._about.device, time.monotonic()
         self._bus.subscribe(m.down_topic(self._fleet, device))
-        alive = m.Alive(online=True, boot_id=self._about.boot_id)
-        self._bus.publish(m.alive_topic(self._fleet, device), m.encode(alive), retain=True)
+        self._publish_alive(online=True)
         self._outbox.again(now_s)
         self._fetcher.again(now_s)
         self._hello()
+
+    def _notice(self) -> None:
+        """A line where the connection came or went, however often it is tried in between."""
+        if self._online == self._bus.connected:
+            return
+        self._online = self._bus.connected
+        if self._online:
+            log.info("connected to the broker")
+        else:
+            log.warning("the broker is away, it is tried until it is back: %s", self._bus.last_error)
+
+    def _publish_alive(self, *, online: bool) -> None:
+        reasons = self._session.verdict.reasons if online else ()
+        alive = m.Alive(online=online, boot_id=self._about.boot_id, reasons=reasons)
+        self._bus.publish(m.alive_topic(self._fleet, self._about.device), m.encode(alive), retain=True)
 
     def _hello(self) -> None:
         spooled = tuple(answer.key for answer in self._session.spooled)
@@ -160,9 +227,7 @@ class Agent:
         if place is None:
             return
         if place.leaf == "blob":
-            whole = self._fetcher.receive(place.digest, place.index, payload, time.monotonic())
-            if whole:
-                self._step(s.Fetched(digest=whole.digest))
+            self._chunk(place.digest, place.index, payload)
             return
         try:
             message = m.decode_down(payload)
@@ -170,6 +235,13 @@ class Agent:
             log.warning("the orchestrator said something that is none of our messages: %s", error)
             return
         self._heard(message)
+
+    def _chunk(self, digest: str, index: int, payload: bytes) -> None:
+        whole = None
+        with self._account.room.writing():
+            whole = self._fetcher.receive(digest, index, payload, time.monotonic())
+        if whole:
+            self._step(s.Fetched(digest=whole.digest))
 
     def _heard(self, message: m.Down) -> None:
         match message:
@@ -181,54 +253,6 @@ class Agent:
                 self._publisher.asked(message, "orchestrator", time.monotonic())
             case _:
                 self._step(s.Received(message=message))
-
-    # --- the worker ----------------------------------------------------------------------------
-
-    def _word(self, word: Beat | Done | Broke) -> None:
-        doing = self._session.doing
-        if isinstance(word, Done):
-            self._account.heard(word.phases, word.examples, word.peak_rss_bytes)
-        else:
-            self._account.heard(word.phases)
-        if doing is None or not self._worker.means(word):
-            return
-        key = doing.key
-        match word:
-            case Beat():
-                energy_j = self._account.energy_j
-                self._say(
-                    m.Progress(key=key, phase=word.phase, step=word.step, steps=word.steps, energy_j=energy_j)
-                )
-            case Done():
-                self._step(s.Finished(answer=self._update(doing, word)))
-            case Broke(reason="fingerprint" | "data"):
-                self._account.lose()
-                declined = m.Declined(key=key, reason=word.reason, detail=word.detail)
-                self._step(s.Finished(answer=declined))
-            case Broke():
-                self._account.lose()
-                failed = m.Failed(
-                    key=key, reason=word.reason, detail=word.detail, profile=self._account.bill("cpu")
-                )
-                self._step(s.Finished(answer=failed))
-
-    def _update(self, assign: m.Assign, done: Done) -> m.Update:
-        ref = self._blobs.adopt(self._result) if assign.train else None
-        profile = self._account.bill(done.train_device)
-        return m.Update(
-            key=assign.key,
-            weights=ref,
-            examples=done.examples,
-            trained=done.trained,
-            scores=done.scores,
-            affinity=done.affinity,
-            profile=profile,
-        )
-
-    @property
-    def _result(self) -> Path:
-        """Where the worker puts its weights: it does one work after the other, so one place is enough."""
-        return self._state / "result.safetensors"
 
     # --- the session ---------------------------------------------------------------------------
 
@@ -249,12 +273,13 @@ class Agent:
                 else:
                     self._fetcher.want(ref, m.EVERYONE, time.monotonic())
             case s.Train(assign=assign):
-                self._train(assign)
+                if answer := self._trainer.begin(assign):
+                    self._step(s.Finished(answer=answer))
             case s.Halt(assign=assign):
                 self._account.lose()
                 self._fetcher.drop(assign.weights.digest)
                 self._account.end(assign.key)
-                self._worker.halt()
+                self._trainer.halt()
             case s.Spool(answer=answer):
                 self._spool.add(answer)
                 self._account.save()
@@ -272,18 +297,3 @@ class Agent:
         spooled = {a.weights.digest for a in self._session.spooled if isinstance(a, m.Update) and a.weights}
         for digest in self._blobs.digests() - spooled - {keep}:
             self._blobs.remove(digest)
-
-    def _train(self, assign: m.Assign) -> None:
-        source = self._sources[assign.training.workload]
-        self._account.train(warm=self._worker.pid is not None)
-        self._worker.start(
-            Work(
-                assign=assign,
-                weights=str(self._blobs.path(assign.weights.digest)),
-                result=str(self._result),
-                clients=source.clients,
-                root=str(source.root) if source.root else None,
-                train_device=self._train_config.device,
-                threads=self._train_config.threads,
-            )
-        )

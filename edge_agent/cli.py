@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 log = logging.getLogger(__name__)
 
 WRONG, BROKEN = 2, 1
+LONGEST_S = 3600.0
+"""Nobody means to measure a baseline for longer."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,16 +28,26 @@ def parser() -> argparse.ArgumentParser:
         prog="mas-agent", description="Trains federated tasks on this device and accounts for every joule."
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    run_ = commands.add_parser(
-        "run",
-        help="serve the fleet until stopped",
-        description=run.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+
+    def add(act: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            act.__name__,
+            help=summary,
+            description=act.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_argument(
+            "--config", type=Path, default=Path("/etc/mas-edge/agent.toml"), help="default: %(default)s"
+        )
+        command.set_defaults(act=act)
+        return command
+
+    add(run, "serve the fleet until stopped")
+    doctor_ = add(doctor, "whether this device can work, and what a round will cost")
+    doctor_.add_argument(
+        "--baseline", type=float, metavar="S", help="measure idle power for so many seconds, and keep it"
     )
-    run_.add_argument(
-        "--config", type=Path, default=Path("/etc/mas-edge/agent.toml"), help="default: %(default)s"
-    )
-    run_.set_defaults(act=run)
+    doctor_.add_argument("--json", action="store_true", help="one JSON array of findings")
     return top
 
 
@@ -53,14 +65,42 @@ def run(options: argparse.Namespace) -> int:
 
         [data.watch]
         clients = ["1", "5"]
+
+    SIGHUP reads it again: conditions, caps and log change at once, the rest with the next start. SIGTERM ends
+    it; a training in hand is given up at its next step.
     """
-    from mas_edge.edge_agent.config import AgentConfig  # noqa: PLC0415 - keeps --help fast
-    from mas_edge.edge_agent.service import serve  # noqa: PLC0415
-    from mas_edge.wire.host import StopSignal, load_config, setup_logs  # noqa: PLC0415
+    from mas_edge.edge_agent.service import serve  # noqa: PLC0415 - keeps --help fast
+    from mas_edge.wire.host import HangUp, StopSignal, setup_logs  # noqa: PLC0415
 
     setup_logs()
-    serve(load_config(options.config, AgentConfig), StopSignal())
+    serve(options.config, StopSignal(), HangUp())
     return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Look at everything that this device's agent needs, try a round for some seconds, and print a page: each
+    line ok, warning or error, with what to do. Exit code 1 if there is an error.
+
+    The agent should not run meanwhile; if it does, broker, idle power and rounds are left out. Joules are
+    split among task groups above the host's idle power: leave the host alone and warm and say --baseline 60,
+    which measures it and keeps it in the state directory for the agent.
+
+        systemctl stop mas-agent
+        runuser -u mas-agent -- mas-agent doctor --baseline 60
+    """
+    import msgspec  # noqa: PLC0415 - keeps --help fast
+
+    from mas_edge.edge_agent import findings  # noqa: PLC0415
+    from mas_edge.edge_agent.config import AgentConfig  # noqa: PLC0415
+    from mas_edge.edge_agent.doctor import examine  # noqa: PLC0415
+    from mas_edge.profiling.baseline import LEAST_S  # noqa: PLC0415
+    from mas_edge.wire.host import ConfigError, load_config  # noqa: PLC0415
+
+    if options.baseline is not None and not LEAST_S <= options.baseline <= LONGEST_S:
+        raise ConfigError(f"--baseline {options.baseline:g}: give {LEAST_S:g} to {LONGEST_S:g} seconds")
+    found = tuple(examine(load_config(options.config, AgentConfig), baseline_s=options.baseline))
+    print(msgspec.json.encode(found).decode() if options.json else findings.page(found))
+    return BROKEN if findings.worst(found) == "error" else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,9 @@ Every answer (an update, a refusal, a failure) is put on disk and repeated until
 says ``Stored``; only then is it forgotten. A finished update is never trained again: an assignment
 that it answers is answered by it once more. An unfinished one leaves nothing behind but its joules
 and is trained again from its assignment when that comes again, which it does, since the orchestrator
-repeats it until it hears ``Accepted`` and again after every ``Hello``.
+repeats it until it hears ``Accepted`` and again after every ``Hello``. A device that may not train now
+(``edge_agent.conditions``) refuses what comes and says when it looks again; what it has in hand it
+finishes, unless the reason is a hard one, or a full disk that the weights would have to go to.
 
 ``step(state, event) -> (state, actions)`` is pure; illegal, late and repeated events change
 nothing. It knows no time: nothing here depends on it, repetition is ``wire.retry``'s.
@@ -23,6 +25,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from mas_edge.edge_agent.answers import not_now
+from mas_edge.edge_agent.conditions import DISK, FREE, Verdict
 from mas_edge.wire.messages import (
     Assign,
     BlobRef,
@@ -31,6 +35,7 @@ from mas_edge.wire.messages import (
     Down,
     Failed,
     Key,
+    Progress,
     Stored,
     Update,
 )
@@ -53,6 +58,7 @@ class Session(_Value, frozen=True):
     stage: Literal["idle", "fetching", "training"] = "idle"
     spooled: tuple[Answer, ...] = ()
     settled: tuple[Key, ...] = ()
+    verdict: Verdict = FREE
 
 
 class Received(_Value, frozen=True):
@@ -73,7 +79,13 @@ class Finished(_Value, frozen=True):
     answer: Answer
 
 
-Event: TypeAlias = Received | Fetched | Finished
+class Judged(_Value, frozen=True):
+    """The conditions under which the device trains were looked at."""
+
+    verdict: Verdict
+
+
+Event: TypeAlias = Received | Fetched | Finished | Judged
 
 
 class Accept(_Value, frozen=True):
@@ -131,7 +143,22 @@ def step(session: Session, event: Event) -> tuple[Session, tuple[Action, ...]]:
                 return msgspec.structs.replace(session, stage="training"), (Train(assign=session.doing),)
         case Finished(answer=answer) if session.doing and session.doing.key == answer.key:
             return _answered(session, answer)
+        case Judged(verdict=verdict):
+            return _judged(msgspec.structs.replace(session, verdict=verdict))
     return session, ()
+
+
+def _judged(session: Session) -> tuple[Session, tuple[Action, ...]]:
+    fetches_in_vain = session.stage == "fetching" and DISK in session.verdict.names
+    if session.doing is None or not (session.verdict.hard or fetches_in_vain):
+        return session, ()
+    halt = Halt(assign=session.doing)
+    session, actions = _answered(session, _not_now(session.doing.key, session.verdict))
+    return session, (halt, *actions)
+
+
+def _not_now(key: Key, verdict: Verdict) -> Declined:
+    return not_now(key, verdict.words, again_s=verdict.again_s)
 
 
 def _received(session: Session, message: Down) -> tuple[Session, tuple[Action, ...]]:
@@ -158,6 +185,9 @@ def _assigned(session: Session, assign: Assign) -> tuple[Session, tuple[Action, 
         detail = f"this device has no data for any of {', '.join(assign.tasks)} of workload {workload!r}"
         session, actions = _answered(session, Declined(key=key, reason="no-data", detail=detail))
         return session, (*halt, *actions)
+    if session.verdict.reasons:
+        session, actions = _answered(session, _not_now(key, session.verdict))
+        return session, (*halt, *actions)
     return session, (*halt, Accept(key=key), Fetch(ref=assign.weights))
 
 
@@ -180,3 +210,16 @@ def _cancelled(session: Session, key: Key) -> tuple[Session, tuple[Action, ...]]
         halt = Halt(assign=session.doing)
         return msgspec.structs.replace(session, doing=None, stage="idle"), (halt,)
     return _settled(session, key)
+
+
+def in_words(session: Session, progress: Progress | None) -> str:
+    """What the device does, in one line for people; ``progress`` is the worker's last word on it."""
+    doing = session.doing
+    if doing is None:
+        waiting = f"may not train now: {session.verdict.words}" if session.verdict.reasons else "idle"
+        return f"delivering {len(session.spooled)} answer(s); {waiting}" if session.spooled else waiting
+    where = f"{doing.key.group}, round {doing.key.round + 1}"
+    if session.stage == "fetching":
+        return f"fetching the weights of {where}"
+    at = f", step {progress.step} of {progress.steps}" if progress and progress.key == doing.key else ""
+    return f"training {where}{at}"

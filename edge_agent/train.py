@@ -5,7 +5,8 @@ not fit is cut into micro-batches, each divided by the *whole* batch's count, so
 update by rounding only. The learning rate of round r of R is lr·(1 − r/R)^p, momentum starts at zero, and
 all randomness comes from SHA-256 of (seed, job, group, round, device): the same assignment gives the same
 bits on one machine type. Affinity is measured on every ρ-th batch counted over the whole job, and at least
-once in a measured round; on the first micro-batch alone, so that measuring needs no more memory than that.
+once in a measured round; gram on the whole batch, however it is cut, lookahead on its first micro-batch. A
+cut batch is loaded twice, first to count its labels, so that only one micro-batch is ever in memory.
 
 Source: the method of MAS (arXiv 2307.11285) as its released code settles it. It reads no clock, disk or
 network: phases, cancellation and progress are functions that the caller gives.
@@ -14,6 +15,7 @@ network: phases, cancellation and progress are functions that the caller gives.
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -22,9 +24,11 @@ import torch
 from torch import nn
 
 from mas_edge.models import affinity, losses
+from mas_edge.models.checkpoint import checkpointed
 from mas_edge.models.evaluate import device_of
-from mas_edge.models.net import settle
-from mas_edge.wire.messages import Score
+from mas_edge.models.net import normalises_over_batch, settle
+from mas_edge.models.sgd import SGD
+from mas_edge.wire.messages import Fit, Score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -59,39 +63,6 @@ class Trained:
     examples: int = 0
     losses: tuple[Score, ...] = ()
     affinity: AffinitySums | None = None
-
-
-class SGD:
-    """Stochastic gradient descent with momentum and weight decay, as ``torch.optim.SGD`` computes it.
-
-    Why not that one: its constructor imports torch's compiler, 70 to 127 MB of a board's memory. Like
-    it, parameters without a gradient are left alone, and the first step's momentum is the gradient.
-    """
-
-    def __init__(self, parameters: Sequence[Tensor], *, momentum: float, weight_decay: float) -> None:
-        self._parameters = list(parameters)
-        self._momentum = momentum
-        self._weight_decay = weight_decay
-        self.velocity: dict[int, Tensor] = {}
-        """Momentum buffers by the parameter's position."""
-
-    @torch.no_grad()
-    def step(self, lr: float) -> None:
-        """Apply the parameters' gradients, and drop them."""
-        at = [index for index, p in enumerate(self._parameters) if p.grad is not None]
-        weights = [self._parameters[index] for index in at]
-        if not weights:
-            return
-        gradients = [p.grad for p in weights if p.grad is not None]
-        directions = torch._foreach_add(gradients, weights, alpha=self._weight_decay)  # noqa: SLF001 - as torch.optim
-        fresh = [index for index in at if index not in self.velocity]
-        self.velocity |= {index: torch.zeros_like(self._parameters[index]) for index in fresh}
-        velocity = [self.velocity[index] for index in at]
-        torch._foreach_mul_(velocity, self._momentum)
-        torch._foreach_add_(velocity, directions)
-        torch._foreach_add_(weights, velocity, alpha=-lr)
-        for p in weights:
-            p.grad = None
 
 
 def use_device(name: Literal["auto", "cpu", "cuda"], *, threads: int) -> torch.device:
@@ -135,21 +106,24 @@ def local_round(  # noqa: PLR0913 - one call, and all but two by name
     enter: Callable[[str], None],
     stop: Callable[[], bool],
     beat: Callable[[int, int], None],
+    fit: Fit | None = None,
 ) -> Trained:
     """Train the network in place over all examples, ``training.epochs`` times.
 
     ``enter(phase)`` is called where a phase begins: load, forward, affinity, backward, step;
     ``stop()`` is asked before each micro-batch; ``beat(step, steps)`` follows each step. Raises Cancelled
     or Diverged; the network is then half trained and of no use. A batch without any label changes nothing.
-    Raises TrainingBroke, before anything is done, for micro-batches of a network with BatchNorm.
+    ``fit`` None is as the training says. Raises TrainingBroke, before anything is done, for micro-batches of
+    a network with BatchNorm unless the training allows them.
     """
-    _refuse_micro_batches_of_statistics(net, training)
+    fit = fit or Fit(micro_batch=training.micro_batch or training.batch)
+    _refuse_micro_batches_of_statistics(net, training, fit.micro_batch)
     seed = random_seed(training, key)
     batches = list(_batches(len(dataset), training, np.random.default_rng(seed)))
     measured = measured_batches(key.round, len(batches), training.affinity_every) if measure else frozenset()
-    loop = _Loop(net, dataset, tasks, training, key.round, enter, stop)
+    loop = _Loop(net, dataset, tasks, training, key.round, enter, stop, fit.micro_batch)
     net.train()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), checkpointed(net) if fit.checkpointing else nullcontext():
         torch.manual_seed(seed >> 65)
         for number, index in enumerate(batches):
             loop.batch(index, number=number, measured=number in measured)
@@ -157,12 +131,17 @@ def local_round(  # noqa: PLR0913 - one call, and all but two by name
     return Trained(sum(map(len, batches)), loop.scores(), loop.tally.sums() if measure else None)
 
 
-def _refuse_micro_batches_of_statistics(net: nn.Module, training: Training) -> None:
-    cut = training.micro_batch is not None and training.micro_batch < training.batch
-    if cut and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules()):  # noqa: SLF001 - torch has no public name for all of them
+def cuts_statistics(net: nn.Module, training: Training, micro_batch: int) -> bool:
+    """Whether these micro-batches change what is learnt, because the network normalises over the batch."""
+    return micro_batch < training.batch and normalises_over_batch(net)
+
+
+def _refuse_micro_batches_of_statistics(net: nn.Module, training: Training, micro_batch: int) -> None:
+    if cuts_statistics(net, training, micro_batch) and not training.cut_statistics:
         raise TrainingBroke(
-            f"network {training.network!r} normalises over the batch: micro-batches of {training.micro_batch}"
-            f" instead of {training.batch} would change what is learnt; drop micro_batch or the network"
+            f"network {training.network!r} normalises over the batch: micro-batches of {micro_batch} instead"
+            f" of {training.batch} would change what is learnt; drop micro_batch or the network, or allow it"
+            " with cut_statistics"
         )
 
 
@@ -185,9 +164,10 @@ class _Loop:
         round_index: int,
         enter: Callable[[str], None],
         stop: Callable[[], bool],
+        micro_batch: int,
     ) -> None:
         self._net, self._dataset, self._training = net, dataset, training
-        self._enter, self._stop = enter, stop
+        self._enter, self._stop, self._size = enter, stop, micro_batch
         self._tasks = tasks
         self._labelled = [task for task in tasks if task.name in dataset.labels]
         self._lr = learning_rate(training, round_index)
@@ -201,36 +181,66 @@ class _Loop:
     def batch(self, index: NDArray[np.int64], *, number: int, measured: bool) -> None:
         """One step on these examples."""
         self._enter("load")
-        size = self._training.micro_batch or len(index)
-        cuts = range(0, len(index), size)
-        micro = [self._examples(index[at : at + size]) for at in cuts]
-        counts = {t.name: sum(part.labels[t.name].count for part in micro) for t in self._labelled}
-        for position, part in enumerate(micro):
+        parts = [index[at : at + self._size] for at in range(0, len(index), self._size)]
+        first = self._examples(parts[0])
+        counts = self._counts(first, parts[1:])
+        gram = self._gram() if measured else None
+        for position, part in enumerate(parts):
             if self._stop():
                 raise Cancelled(f"before batch {number + 1}")
-            self._micro_batch(part, counts, number=number, measured=measured and position == 0)
+            if position:
+                self._enter("load")
+            given = self._examples(part) if position else first
+            self._micro_batch(given, counts, number=number, gram=gram, look=measured and position == 0)
+        if gram:
+            self.tally.add(gram.measured())
         self._enter("step")
         self._scale_encoder()
         self._sgd.step(self._lr)
 
+    def _counts(self, first: losses.Examples, others: Sequence[NDArray[np.int64]]) -> dict[str, float]:
+        """Valid examples of each task in the whole batch."""
+        counts = {task.name: first.labels[task.name].count for task in self._labelled}
+        for part in others:
+            given = self._examples(part)
+            for name in counts:
+                counts[name] += given.labels[name].count
+        return counts
+
     def _examples(self, index: NDArray[np.int64]) -> losses.Examples:
         return losses.examples(self._dataset.batch(index), self._labelled, self._device)
 
+    def _gram(self) -> affinity.Gram | None:
+        match self._training.affinity:
+            case "gram":
+                return affinity.Gram(self._net.last_block, self._tasks)
+            case "gram-full":
+                return affinity.Gram(self._net.encoder, self._tasks)
+        return None
+
     def _micro_batch(
-        self, given: losses.Examples, counts: dict[str, float], *, number: int, measured: bool
+        self,
+        given: losses.Examples,
+        counts: dict[str, float],
+        *,
+        number: int,
+        gram: affinity.Gram | None,
+        look: bool,
     ) -> None:
         self._enter("forward")
-        rng_state = torch.get_rng_state() if measured else None
+        rng_state = torch.get_rng_state() if look else None
         tasks = [task for task in self._labelled if counts[task.name]]
         outputs = self._net(given.inputs, [task.name for task in tasks])
         sums = [losses.loss_sum(task, outputs[task.name], given.labels[task.name]) for task in tasks]
         self._count(tasks, sums, given, number)
-        if rng_state is not None:
+        if gram:
             self._enter("affinity")
-            found = affinity.measure(
-                self._training.affinity, self._net, given, outputs, self._tasks, self._moment(rng_state)
-            )
-            self.tally.add(found)
+            gram.add(given, outputs, counts)
+        elif rng_state is not None:
+            self._enter("affinity")
+            moment = self._moment(rng_state)
+            method = self._training.affinity
+            self.tally.add(affinity.measure(method, self._net, given, outputs, self._tasks, moment))
         if sums:
             self._enter("backward")
             terms = [loss / counts[task.name] for task, loss in zip(tasks, sums, strict=True)]

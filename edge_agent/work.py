@@ -2,15 +2,19 @@
 
 The worker is the process that imports torch; it stays warm between rounds, may be killed at any
 moment without hurting the daemon, and dies with it. They speak JSON lines of typed structs over the
-worker's stdin and stdout: ``Work`` and ``Halt`` go in, any number of ``Beat`` and then one ``Done`` or
-``Broke`` per ``Work`` come out. ``WorkerProcess`` starts the process when the first work comes, never
-blocks the daemon's loop, and turns a death into ``Broke``: that is an event, not a crash.
+worker's stdin and stdout: ``Work`` and ``Halt`` go in, perhaps ``Fitted``, any number of ``Beat`` and then
+one ``Done`` or ``Broke`` per ``Work`` come out. ``WorkerProcess`` starts the process with the first work,
+never blocks the daemon's loop, and turns a death into ``Broke``: that is an event, not a crash. A death is
+one for memory if the kernel counts one more of them (/proc/vmstat) than when the work began, or if the worker
+could not get any and ended with ``NO_MEMORY``: what its libraries were at is not to be gone on with.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,8 +22,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
+from mas_edge.profiling.cpu import memory_kills
 from mas_edge.profiling.stopwatch import PhaseTime
-from mas_edge.wire.messages import AffinitySums, Assign, Score
+from mas_edge.wire.messages import AffinitySums, Assign, Fit, Score, Shortage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +35,10 @@ KILL_AFTER_S = 4.0
 """A worker that was told to halt and does not is killed after this long."""
 
 
+NO_MEMORY = errno.ENOMEM
+"""Exit code of a worker that could get no memory."""
+
+
 class _Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
     """A line between daemon and worker."""
 
@@ -37,7 +46,9 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str
 class Work(_Line, frozen=True):
     """Do this assignment: paths of the received and of the resulting weights, and the data to use.
 
-    ``number`` tells two works on the same assignment apart; ``WorkerProcess`` gives it.
+    ``memory_bytes`` is what the worker may have resident, None without a limit; ``killed`` is how an earlier
+    attempt trained that was killed for memory. ``number`` tells two works on the same assignment apart;
+    ``WorkerProcess`` gives it.
     """
 
     assign: Assign
@@ -47,6 +58,8 @@ class Work(_Line, frozen=True):
     root: str | None = None
     train_device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 1
+    memory_bytes: int | None = None
+    killed: Fit | None = None
     number: int = 0
 
 
@@ -66,6 +79,15 @@ class Beat(_Line, frozen=True):
     steps: int
 
 
+class Fitted(_Line, frozen=True):
+    """It will be done so; ``shortage`` holds the same in numbers, for the case that it is killed."""
+
+    number: int
+    fit: Fit
+    shortage: Shortage
+    phases: tuple[PhaseTime, ...] = ()
+
+
 class Done(_Line, frozen=True):
     """What the work brought. The resulting weights are on disk if it trained."""
 
@@ -77,19 +99,26 @@ class Done(_Line, frozen=True):
     affinity: AffinitySums | None
     peak_rss_bytes: int | None
     train_device: str
+    fit: Fit | None = None
 
 
 class Broke(_Line, frozen=True):
-    """The work broke; ``reason`` names the kind (cancelled, fingerprint, data, killed, ...)."""
+    """The work broke; ``reason`` names the kind (cancelled, fingerprint, data, memory, ...).
+
+    ``peak_rss_bytes`` is what the worker had resident when it died of ``memory``; ``shortage`` says why it
+    did not even begin.
+    """
 
     number: int
     reason: str
     detail: str = ""
     phases: tuple[PhaseTime, ...] = ()
+    shortage: Shortage | None = None
+    peak_rss_bytes: int | None = None
 
 
 Order: TypeAlias = Work | Halt
-Word: TypeAlias = Beat | Done | Broke
+Word: TypeAlias = Beat | Fitted | Done | Broke
 
 
 class WorkerProcess:
@@ -102,6 +131,7 @@ class WorkerProcess:
         self._works: dict[int, Work] = {}  # not ended yet
         self._halted_s: dict[int, float] = {}  # of those, when they were told to stop
         self._number, self._wanted = 0, 0
+        self._memory_kills: int | None = None  # of the host, when the last work began
         self._words = msgspec.json.Decoder(Word)
 
     @property
@@ -109,11 +139,17 @@ class WorkerProcess:
         """The process, None while there is none."""
         return self._process.pid if self._process else None
 
+    @property
+    def working(self) -> bool:
+        """Whether there is work that has not ended."""
+        return bool(self._works)
+
     def start(self, work: Work) -> None:
         """Give it work; starts the process if there is none."""
         self._number += 1
         self._wanted = self._number
         self._works[self._number] = work = msgspec.structs.replace(work, number=self._number)
+        self._memory_kills = memory_kills()
         if self._process is None:
             self._process = self._spawn()
         self._tell(work)
@@ -134,7 +170,7 @@ class WorkerProcess:
         if self._process is None or self._process.stdout is None:
             return []
         if self._halted_s and time.monotonic() - min(self._halted_s.values()) > KILL_AFTER_S:
-            self._process.kill()
+            self.kill()
         data = self._process.stdout.read()
         if data == b"":
             return self._died()
@@ -143,24 +179,23 @@ class WorkerProcess:
             words = [self._words.decode(line) for line in lines if line]
         except msgspec.MsgspecError as error:
             log.warning("the worker said what is none of our lines (%s): it is killed", error)
-            self._process.kill()
+            self.kill()
             return []
         for word in words:
-            if not isinstance(word, Beat):
+            if isinstance(word, Done | Broke):
                 self._works.pop(word.number, None)
                 self._halted_s.pop(word.number, None)
         return words
 
     def close(self) -> None:
-        """End the process, politely first."""
+        """End the process, politely first: it ends when nobody tells it anything any more."""
         if self._process and self._process.stdin and self._process.stdout:
-            self._process.terminate()
+            self._process.stdin.close()
             try:
                 self._process.wait(KILL_AFTER_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-            self._process.stdin.close()
             self._process.stdout.close()
         self._process = None
 
@@ -188,17 +223,37 @@ class WorkerProcess:
 
     def _died(self) -> list[Word]:
         """A Broke for what it was at; what waited behind halted work had no part in it and begins anew."""
-        assert self._process is not None  # noqa: S101 - only called with a process
-        code = self._process.wait()
+        code, peak_rss_bytes = self._buried()
         works, halted = self._works, self._halted_s
-        self.close()
         self._works, self._halted_s, self._rest = {}, {}, b""
         if halted:
             self._works = {number: work for number, work in works.items() if number not in halted}
             self._process = self._spawn() if self._works else None
             for work in self._works.values():
                 self._tell(work)
+        before, now = self._memory_kills, memory_kills()
+        killed = code == -signal.SIGKILL and before is not None and now is not None and now > before
+        reason = "memory" if killed or code == NO_MEMORY else "worker-killed"
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         detail = f"the worker process ended {how}; its last words are in {self._log}"
-        ended = works.keys() - self._works.keys()
-        return [Broke(number=number, reason="worker-killed", detail=detail) for number in sorted(ended)]
+        return [
+            Broke(number=number, reason=reason, detail=detail, peak_rss_bytes=peak_rss_bytes)
+            for number in sorted(works.keys() - self._works.keys())
+        ]
+
+    def kill(self) -> None:
+        """End the process at once: all work ends as broken.
+
+        Popen.kill would bury a process that is dead already, and what it used with it.
+        """
+        if self._process:
+            os.kill(self._process.pid, signal.SIGKILL)
+
+    def _buried(self) -> tuple[int, int]:
+        """The dead process' exit code and the peak of its resident memory, as getrusage(2) counts it."""
+        assert self._process is not None  # noqa: S101 - only called with a process
+        _, status, used = os.wait4(self._process.pid, 0)  # Popen.wait does not tell what it used
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        code = self._process.returncode
+        self.close()
+        return code, used.ru_maxrss * 1024

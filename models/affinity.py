@@ -8,7 +8,9 @@ On a measured batch X, Z[i, j] > 0 says that a step of task i helps task j. ``lo
 ``gram`` is its first-order Taylor term, ⟨g_i, g_j⟩ / L_j with g the tasks' gradients on the encoder's last
 block (``gram-full``: on all of it); it needs no further forward pass. Measuring is an observer: it runs on
 the training step's own graph between forward and backward, and leaves weights, buffers, gradients, random
-state and momentum bit for bit as they were. Harmful (negative) values count like any other; where a loss
+state and momentum bit for bit as they were. Of a batch that is cut into micro-batches the gram is that of the
+whole batch, up to rounding (``Gram``); lookahead would need every part twice and is that of the part it is
+given, which weighs less and is noisier. Harmful (negative) values count like any other; where a loss
 is zero or not finite, or labels are missing, the entry is missing for that batch.
 
 Source: TAG (Fifty et al. 2021, arXiv 2109.04617) eq. 1 for the lookahead, used by MAS (arXiv 2307.11285).
@@ -79,16 +81,51 @@ def measure(
     The graph behind the outputs stays usable: the caller runs its backward pass afterwards.
     """
     able = [task for task in tasks if task.name in given.labels and given.labels[task.name].count]
-    mean = {task.name: _mean_loss(task, outputs[task.name], given) for task in able}
     if method in ("gram", "gram-full"):
-        gradients = _gradients(net.last_block if method == "gram" else net.encoder, mean)
-        found = _gram(gradients, mean)
-    else:
-        gradients = _gradients(net.encoder, mean)
-        if method == "lookahead":
-            moment = Moment(moment.lr, moment.weight_decay, 0.0, {}, moment.rng_state)
-        found = _lookahead(net, given, able, gradients, mean, moment)
-    return _placed(found, given, tasks, able)
+        gram = Gram(net.last_block if method == "gram" else net.encoder, tasks)
+        gram.add(given, outputs, {task.name: given.labels[task.name].count for task in able})
+        return gram.measured()
+    mean = {task.name: _mean_loss(task, outputs[task.name], given) for task in able}
+    gradients = _gradients(net.encoder, mean)
+    if method == "lookahead":
+        moment = Moment(moment.lr, moment.weight_decay, 0.0, {}, moment.rng_state)
+    found = _lookahead(net, given, able, gradients, mean, moment)
+    return _placed(found, {task.name: given.labels[task.name].valid for task in able}, tasks)
+
+
+class Gram:
+    """``gram`` of a batch that comes in parts: gradients and losses add up to those of the whole batch."""
+
+    def __init__(self, module: torch.nn.Module, tasks: Sequence[Task]) -> None:
+        self._module, self._tasks = module, tasks
+        self._gradient: dict[str, Tensor] = {}
+        self._loss: dict[str, float] = {}
+        self._valid: dict[str, list[NDArray[np.bool_]]] = {}
+
+    def add(self, given: losses.Examples, outputs: Mapping[str, Tensor], counts: Mapping[str, float]) -> None:
+        """A part with its outputs; ``counts`` are the whole batch's valid examples of each task that has any.
+
+        The graph behind the outputs stays usable.
+        """
+        able = [task for task in self._tasks if counts.get(task.name)]
+        part = {
+            task.name: losses.loss_sum(task, outputs[task.name], given.labels[task.name]) / counts[task.name]
+            for task in able
+        }
+        for name, row in zip(part, _gradients(self._module, part), strict=True):
+            flat = torch.cat([gradient.flatten() for gradient in row])
+            self._gradient[name] = self._gradient[name] + flat if name in self._gradient else flat
+            self._loss[name] = self._loss.get(name, 0.0) + part[name].item()
+            self._valid.setdefault(name, []).append(given.labels[name].valid)
+
+    def measured(self) -> Measured:
+        """The affinities of what was added."""
+        found: Matrix = np.zeros((0, 0))
+        if self._gradient:
+            flat = torch.stack(list(self._gradient.values()))
+            found = _over((flat @ flat.T).cpu().double().numpy(), np.array(list(self._loss.values())))
+        valid = {name: np.concatenate(parts) for name, parts in self._valid.items()}
+        return _placed(found, valid, self._tasks)
 
 
 def _mean_loss(task: Task, output: Tensor, given: losses.Examples) -> Tensor:
@@ -103,14 +140,6 @@ def _gradients(module: torch.nn.Module, mean: Mapping[str, Tensor]) -> list[tupl
         torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
         for loss in mean.values()
     ]
-
-
-def _gram(gradients: Sequence[tuple[Tensor, ...]], mean: Mapping[str, Tensor]) -> Matrix:
-    if not gradients:
-        return np.zeros((0, 0))
-    flat = torch.stack([torch.cat([g.flatten() for g in row]) for row in gradients])
-    products: Matrix = (flat @ flat.T).cpu().double().numpy()
-    return _over(products, np.array([loss.item() for loss in mean.values()]))
 
 
 def _lookahead(
@@ -155,15 +184,15 @@ def _over(numerator: Matrix, base: Matrix) -> Matrix:
     return np.where(np.isfinite(quotient), quotient, np.nan)
 
 
-def _placed(found: Matrix, given: losses.Examples, tasks: Sequence[Task], able: Sequence[Task]) -> Measured:
-    """The matrix over the able tasks, put into one over all tasks, with the weight of every entry."""
+def _placed(found: Matrix, valid: Mapping[str, NDArray[np.bool_]], tasks: Sequence[Task]) -> Measured:
+    """The matrix over the tasks with valid labels, put into one over all, with the weight of every entry."""
     z = np.full((len(tasks), len(tasks)), np.nan)
     w = np.zeros_like(z)
-    at = np.array([index for index, task in enumerate(tasks) if task in able], dtype=np.intp)
+    at = np.array([index for index, task in enumerate(tasks) if task.name in valid], dtype=np.intp)
     z[np.ix_(at, at)] = found
-    valid = np.array([given.labels[task.name].valid for task in able], dtype=np.float64)
-    if len(able):
-        w[np.ix_(at, at)] = valid @ valid.T
+    if len(at):
+        of = np.array([valid[tasks[index].name] for index in at], dtype=np.float64)
+        w[np.ix_(at, at)] = of @ of.T
     z[w == 0] = np.nan
     w[np.isnan(z)] = 0
     return Measured(z, w)

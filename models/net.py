@@ -145,3 +145,8 @@ def load(net: MultiTaskNet, weights: State) -> None:
 def parameter_count(module: nn.Module) -> int:
     """How many numbers are trained in it."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def normalises_over_batch(net: nn.Module) -> bool:
+    """Whether an example's output depends, in training, on the others of its batch."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())  # noqa: SLF001 - torch has no public name for all of them

@@ -7,10 +7,13 @@ on the way, 2 wrong usage or configuration. MAS_LOG=DEBUG says where in the code
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from mas_edge.orchestrator.cli_fleet import add_commands as add_fleet_commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
         "--config", type=Path, default=Path("/etc/mas-edge/orchestrator.toml"), help="default: %(default)s"
     )
     serve_.add_argument("--until-done", action="store_true", help="end when every job in the store is over")
+    add_fleet_commands(functools.partial(_command, commands))
     data = commands.add_parser(
         "data", help="look at a workload's data, or write it out", description="A workload's data."
     )

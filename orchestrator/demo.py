@@ -144,6 +144,7 @@ def _look_on(crew: Crew, spec: JobSpec, out: Path, show: Show) -> Outcome:
             watched.read(store, show)
             if watched.job.over:
                 break
+            _explain_full_disk(out)  # agents would wait until there is room
             try:
                 crew.tend(time.monotonic())
             except CrewFailed:

@@ -15,7 +15,7 @@ import msgspec
 from mas_edge.orchestrator import aggregate
 from mas_edge.orchestrator.affinity import AffinityRefused, pool
 from mas_edge.orchestrator.rounds import Ask, GaveUp, Heard
-from mas_edge.orchestrator.sound import AnswerRefused, check, sound_bill
+from mas_edge.orchestrator.sound import AnswerRefused, check, sound_bill, sound_shortage, sound_words
 from mas_edge.wire import messages as m
 from mas_edge.wire.blobs import BlobRefused
 
@@ -51,12 +51,17 @@ class Intake:
         return event
 
     def _event(self, message: Answer, ask: Ask, time_s: float) -> Heard | GaveUp | None:
-        key, profile = message.key, m.Profile() if isinstance(message, m.Declined) else message.profile
+        key, profile = message.key, message.profile
         if not sound_bill(profile):
             log.warning("%s, round %s of %s: the bill cannot be, left out", key.device, key.round, key.group)
             profile = m.Profile()
         if not isinstance(message, m.Update):
-            return GaveUp(key=key, reason=message.reason, detail=message.detail, profile=profile)
+            reason, detail = sound_words(message.reason), sound_words(message.detail)
+            event = GaveUp(key=key, reason=reason, detail=detail, profile=profile)
+            if isinstance(message, m.Failed):
+                return event
+            shortage = sound_shortage(message.shortage)
+            return msgspec.structs.replace(event, shortage=shortage, again_s=message.again_s)
         if objection := self._objection(message, ask):
             log.warning("update of %s refused: %s", key.device, objection)
             return GaveUp(key=key, reason="update-refused", detail=objection, profile=profile)

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
-from mas_edge.orchestrator import rounds, split
-from mas_edge.orchestrator.affinity import Affinity, pool
+from mas_edge.orchestrator import replan, rounds
+from mas_edge.orchestrator.decision import Decision, decide
 from mas_edge.orchestrator.rounds import Ask, Carved, Fact, GaveUp, Heard, Merged, Run, Value
 from mas_edge.orchestrator.spec import JobSpec
 from mas_edge.wire.messages import AffinitySums, BlobRef, Key, Profile, Score
@@ -68,19 +68,8 @@ class Measured(Value, frozen=True):
     sums: AffinitySums
 
 
-class Decision(Value, frozen=True):
-    """How the tasks were split and by how much the choice won over the runner-up."""
-
-    groups: tuple[tuple[str, ...], ...]
-    score: float | None = None
-    runner_up: tuple[tuple[str, ...], ...] = ()
-    runner_up_score: float | None = None
-    lead_se: float | None = None
-    why: str = ""
-
-
 class Job(Value, frozen=True):
-    """The whole state of a job."""
+    """The whole state of a job. ``replans``, in words: what did not fit devices' memory, what followed."""
 
     spec: JobSpec
     phase: Literal["initialising", "first", "second", "judging", "done", "failed"] = "initialising"
@@ -88,6 +77,7 @@ class Job(Value, frozen=True):
     runs: tuple[Run, ...] = ()
     measured: tuple[Measured, ...] = ()
     decision: Decision | None = None
+    replans: tuple[str, ...] = ()
     judged: tuple[str, ...] = ()
     reason: str = ""
 
@@ -155,7 +145,29 @@ def _in_a_run(job: Job, event: rounds.Event, time_s: float) -> Job:
         key = event.update.key
         measured = Measured(round=key.round, device=key.device, sums=event.update.affinity)
         job = replace(job, measured=(*job.measured, measured))
-    return _onwards(replace(job, runs=runs))
+    left = [(old, new) for old, new in zip(job.runs, runs, strict=True) if len(new.unfit) > len(old.unfit)]
+    notes = tuple(replan.moved(new.group, new.round, new.unfit[-1], new.devices) for _, new in left)
+    return _onwards(_replanned(replace(job, runs=runs, replans=(*job.replans, *notes))))
+
+
+def _replanned(job: Job) -> Job:
+    """Groups that fit no device any more give way to parts that do; there is at most one of them."""
+    stuck = next((run for run in job.runs if run.phase == "unfit"), None)
+    if stuck is None:
+        return job
+    replace, spec = msgspec.structs.replace, job.spec
+    merged = not stuck.closing
+    given = spec.partition if merged and stuck.tasks not in spec.partition else ()
+    parts = given or replan.divided(stuck.tasks, stuck.unfit)
+    if not parts:
+        return replace(job, phase="failed", reason=replan.nowhere(stuck.group, stuck.unfit))
+    why = replan.divided_because(stuck.group, parts, measuring=stuck.measure)
+    past = spec.training.rounds if merged else stuck.past
+    weights = stuck.weights or stuck.source
+    heirs = tuple(_run(spec, part, weights, stuck.round, past) for part in parts)
+    runs = tuple(new for run in job.runs for new in (heirs if run is stuck else (run,)))
+    job = replace(job, runs=runs, replans=(*job.replans, why))
+    return replace(job, phase="second", decision=Decision(groups=parts, why=why)) if merged else job
 
 
 def replay(spec: JobSpec, events: Iterable[tuple[float, Event]]) -> Job:
@@ -235,6 +247,7 @@ def _run(
         phase="collecting" if whole else "starting",
         measure=measure,
         closing=closing,
+        all_contribute=spec.training.reproducible,
         tries=spec.tries,
     )
 
@@ -254,38 +267,11 @@ def _onwards(job: Job) -> Job:
 
 def _split(job: Job) -> Job:
     spec, merged = job.spec, job.runs[0]
-    decision = _decide(job)
+    decision = decide(spec, (measured.sums for measured in job.measured))
     groups = decision.groups
     weights = merged.weights or merged.source
     runs = tuple(_run(spec, group, weights, merged.past, spec.training.rounds) for group in groups)
     return msgspec.structs.replace(job, phase="second", decision=decision, runs=runs)
-
-
-def _decide(job: Job) -> Decision:
-    spec = job.spec
-    if spec.policy == "fixed":
-        return Decision(groups=spec.partition, why="the partition was given")
-    affinity = pool(m.sums for m in job.measured)
-    if spec.groups == "auto":
-        choice = split.auto(affinity)
-        why = "the fewest groups within one standard error of the best"
-        return _decision(affinity, choice.partition, choice.runner_up, why)
-    found = split.best(affinity, spec.groups, k=2)
-    other = found[1] if len(found) > 1 else None
-    return _decision(affinity, found[0], other, f"the best partition into {spec.groups} groups")
-
-
-def _decision(
-    affinity: Affinity, chosen: split.Partition, other: split.Partition | None, why: str
-) -> Decision:
-    return Decision(
-        groups=chosen.groups,
-        score=chosen.score,
-        runner_up=other.groups if other else (),
-        runner_up_score=other.score if other else None,
-        lead_se=split.lead(affinity, chosen, other)[1] if other else None,
-        why=why,
-    )
 
 
 def _judged(job: Job, event: Judged) -> Job:

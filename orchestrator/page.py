@@ -70,6 +70,7 @@ def page(shown: Named, other: Named | None = None, g_per_kwh: float | None = Non
         every=tables.listing(rows, "row", names, tables.WIDE),
         losses=learnt.losses(run.report),
         split=learnt.split(run.report),
+        memory=learnt.memory(run.report.memory, names) if run.report.memory else None,
         compared=_compared(shown, other),
         hosts=[provenance.facts(host) for host in run.bill.hosts],
         figures=_figures(shown, other),

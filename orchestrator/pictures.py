@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from mas_edge.orchestrator.job import Decision
+    from mas_edge.orchestrator.decision import Decision
     from mas_edge.orchestrator.report import AffinityTable, Point, Report
 
 COLUMNS = 3

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from mas_edge.orchestrator.job import Initialised, Judged
-from mas_edge.orchestrator.rounds import Heard, Merged
+from mas_edge.orchestrator.rounds import GaveUp, Heard, Merged
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,6 +55,8 @@ class Display:
 
     def event(self, job: Job, event: Event, time_s: float) -> None:
         """Something happened."""
+        if isinstance(event, GaveUp) and event.shortage and job.replans:
+            self._line(time_s, job.replans[-1])
         match event:
             case Initialised():
                 self._billed(event.profile)
@@ -114,11 +116,11 @@ def share_done(job: Job) -> float:
         guess = len(spec.partition) or (GUESSED_GROUPS if spec.groups == "auto" else spec.groups)
         return _done(job.runs[0]) / (first + guess * (rounds - first))
     whole = first + groups * (rounds - first)
-    return (first + sum(_done(run) - first for run in job.runs)) / whole
+    return (first + sum(max(_done(run) - first, 0) for run in job.runs)) / whole
 
 
 def _done(run: Run) -> float:
-    return min(run.round + len(run.heard) / len(run.devices), run.past)
+    return min(run.round + len(run.heard) / max(len(run.devices), 1), run.past)
 
 
 def _where(job: Job) -> str:

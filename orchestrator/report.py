@@ -18,10 +18,12 @@ import msgspec
 
 from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator.affinity import Affinity, normalise, pool
-from mas_edge.orchestrator.job import Decision, Initialised, Judged
+from mas_edge.orchestrator.decision import Decision
+from mas_edge.orchestrator.job import Initialised, Judged
 from mas_edge.orchestrator.rounds import GaveUp, Heard
 from mas_edge.orchestrator.spec import ORCHESTRATOR, JobSpec
-from mas_edge.wire.messages import Profile, Score
+from mas_edge.profiling.ledger import LOST
+from mas_edge.wire.messages import Profile, Score, Update
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -58,6 +60,26 @@ class AffinityTable(_Value, frozen=True):
     batches: tuple[tuple[int, ...], ...]
 
 
+class Memory(_Value, frozen=True):
+    """What training a group took of a device's memory, over its rounds; None is unknown.
+
+    ``peak_bytes`` is the most that the worker had resident, measured; ``estimated_bytes`` what was expected,
+    ``allowed_bytes`` what it was to keep to. ``micro_batch`` is the smallest that was used.
+    ``cut_statistics``: a network that normalises over the batch was trained on parts of batches.
+    ``killed_bytes`` is the peak of an attempt that was killed for memory.
+    """
+
+    group: str
+    device: str
+    micro_batch: int
+    checkpointing: bool
+    peak_bytes: int | None
+    estimated_bytes: int | None
+    allowed_bytes: int | None
+    cut_statistics: bool
+    killed_bytes: int | None
+
+
 class Report(_Value, frozen=True):
     """Everything about a finished (or failed) job. Totals are sums of task means.
 
@@ -85,6 +107,8 @@ class Report(_Value, frozen=True):
     final_digests: dict[str, str]
     gave_up: tuple[str, ...]
     train_devices: tuple[str, ...] = ()
+    memory: tuple[Memory, ...] = ()
+    replans: tuple[str, ...] = ()
 
 
 Scored: TypeAlias = "dict[tuple[str, str, int], list[Score]]"
@@ -121,8 +145,10 @@ def report(spec: JobSpec, stored: Iterable[tuple[float, Event]]) -> Report:
         unseen_total=total(judged),
         unseen_relative=relative(judged),
         final_digests={run.group: run.weights.digest for run in job.runs if run.weights},
-        gave_up=tuple(_gave_up(event) for _, event in events if isinstance(event, GaveUp)),
+        gave_up=_gave_up(event for _, event in events if isinstance(event, GaveUp)),
         train_devices=_train_devices(event for _, event in events),
+        memory=_memory(event for _, event in events),
+        replans=job.replans,
     )
 
 
@@ -224,6 +250,45 @@ def _train_devices(events: Iterable[Event]) -> tuple[str, ...]:
     return tuple(sorted({e.update.profile.train_device for e in events if isinstance(e, Heard)}))
 
 
-def _gave_up(event: GaveUp) -> str:
-    key = event.key
-    return f"{key.device}, round {key.round} of {key.group}: {event.reason}"
+def _memory(events: Iterable[Event]) -> tuple[Memory, ...]:
+    """A row per group and device that trained it, in the order in which they were heard of."""
+    found: dict[tuple[str, str], list[Update]] = defaultdict(list)
+    for event in events:
+        if isinstance(event, Heard) and event.update.fit and event.update.examples:
+            found[event.update.key.group, event.update.key.device].append(event.update)
+    return tuple(_memory_row(group, device, updates) for (group, device), updates in found.items())
+
+
+def _memory_row(group: str, device: str, updates: Sequence[Update]) -> Memory:
+    fits = [update.fit for update in updates if update.fit]
+    peaks = [
+        row.peak_rss_bytes
+        for update in updates
+        for row in update.profile.rows
+        if row.group == group and row.phase != LOST
+    ]
+    return Memory(
+        group=group,
+        device=device,
+        micro_batch=min(fit.micro_batch for fit in fits),
+        checkpointing=any(fit.checkpointing for fit in fits),
+        peak_bytes=_most(peaks),
+        estimated_bytes=_most(fit.estimated_bytes for fit in fits),
+        allowed_bytes=_most(fit.allowed_bytes for fit in fits),
+        cut_statistics=any(fit.cut_statistics for fit in fits),
+        killed_bytes=_most(fit.killed_bytes for fit in fits),
+    )
+
+
+def _most(sizes: Iterable[int | None]) -> int | None:
+    return max((size for size in sizes if size is not None), default=None)
+
+
+def _gave_up(events: Iterable[GaveUp]) -> tuple[str, ...]:
+    """A line each; a device that might not train a round says so again and again, and gets one."""
+    lines: dict[tuple[str, int | None], str] = {}
+    for event in events:
+        key = event.key
+        line = f"{key.device}, round {key.round} of {key.group}: {event.reason}"
+        lines[line, None if event.again_s is not None else len(lines)] = line
+    return tuple(lines.values())

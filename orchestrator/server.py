@@ -24,6 +24,7 @@ from mas_edge.orchestrator import rounds
 from mas_edge.orchestrator.intake import Answer, Intake
 from mas_edge.orchestrator.job import Event, Job
 from mas_edge.orchestrator.rounds import Ask
+from mas_edge.orchestrator.sound import sound_words
 from mas_edge.orchestrator.spec import JobSpec
 from mas_edge.wire import messages as m
 from mas_edge.wire.blobs import Fetcher, Publisher
@@ -71,6 +72,7 @@ class Server:
         self._since_s: dict[str, float] = {}  # our clock when the job's time was zero
         self._sent: dict[str, m.Assign] = {}
         self._known = set(store.devices())
+        self._alive: dict[str, m.Alive] = {}
         self._connections = 0
         self._resume()
 
@@ -78,6 +80,11 @@ class Server:
     def jobs(self) -> tuple[Job, ...]:
         """The state of every job, in the order in which they came."""
         return tuple(self._jobs.values())
+
+    @property
+    def alive(self) -> dict[str, m.Alive]:
+        """What each device last said of being there, and of why it may not train, by name."""
+        return dict(self._alive)
 
     def turn(self, timeout_s: float) -> None:
         """Hear what there is, waiting at most so long for the first message, and act on it."""
@@ -129,6 +136,8 @@ class Server:
             return
         self._store.append(name, time_s, event)
         self._jobs[name] = after
+        for note in after.replans[len(job.replans) :]:
+            log.warning("job %s: %s", name, note)
         if after.phase != job.phase:
             log.info("job %s: %s%s", name, after.phase, f" ({after.reason})" if after.reason else "")
         self._remove_blobs()
@@ -197,6 +206,11 @@ class Server:
             log.warning("%s said something that is none of our messages: %s", place.device, error)
 
     def _presence(self, device: str, alive: m.Alive) -> None:
+        before = self._alive.get(device)
+        self._alive[device] = alive
+        if alive.online and alive.reasons != (before.reasons if before else ()):
+            why = "; ".join(f"{reason.condition}: {reason.detail}" for reason in alive.reasons)
+            log.info("%s %s", device, f"may not train now: {sound_words(why)}" if why else "may train again")
         if alive.online and device not in self._known:
             self._say(device, m.Greet())
         elif not alive.online and device in self._sent:

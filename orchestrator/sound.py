@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mas_edge.wire.messages import is_digest
+from mas_edge.wire.messages import Shortage, is_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mas_edge.orchestrator.rounds import Ask
     from mas_edge.wire.messages import Profile, Score, Update
 
 LARGEST, MOST = 1e100, 2**53
 """No honest sum and no honest count comes near; their squares and sums are still numbers."""
+
+LONGEST_WORDS = 1000
+"""Characters; what an agent says of a refusal has some hundreds."""
 
 
 class AnswerRefused(ValueError):
@@ -39,6 +44,8 @@ def check(update: Update, ask: Ask) -> None:
         raise AnswerRefused(f"weights {ref.digest[:12]!r} of {ref.size_bytes} bytes cannot be these tasks'")
     if not 0 <= update.examples <= MOST:
         raise AnswerRefused(f"{update.examples} examples")
+    if update.fit and any(abs(n) > MOST for n in msgspec.structs.astuple(update.fit) if n is not None):
+        raise AnswerRefused("how it was made to fit holds a number that cannot be")
     for scores in (update.trained, update.scores):
         names = [score.task for score in scores]
         if len(set(names)) < len(names) or not set(names) <= set(ask.tasks):
@@ -59,22 +66,42 @@ def _sound(score: Score) -> bool:
     )
 
 
+def sound_shortage(short: Shortage | None) -> Shortage | None:
+    """The refusal's numbers, or one without if they cannot be: that the group does not fit is believed."""
+    if short is None:
+        return None
+    named = (short.needed_bytes, short.allowed_bytes, short.encoder_bytes, short.peak_bytes)
+    sizes = [size for size in (*named, *(each.bytes for each in short.decoders)) if size is not None]
+    if all(-MOST <= size <= MOST for size in sizes):
+        return short
+    return Shortage(micro_batch=short.micro_batch, checkpointing=short.checkpointing)
+
+
 def sound_bill(profile: Profile) -> bool:
     """Whether the bill can be added to others; one that cannot is not kept, and its joules are unknown."""
     trace = profile.trace
     rising = all(list(column) == sorted(column) for column in (trace.t_ns, trace.energy_j))
-    sums = (profile.idle_w or 0.0, profile.shared_gpu_j or 0.0, profile.profiler_cpu_s or 0.0)
-    rails = (rail.energy_j for row in profile.rows for rail in row.rails)
-    figures = (*trace.energy_j, *trace.variance_j2, *sums, *rails)
-    rows = [value for row in profile.rows for value in msgspec.structs.astuple(row) if _is_number(value)]
     used = [value for row in profile.rows for value in (row.wall_s, row.cpu_s, row.examples)]
     return (
         rising
         and len(trace.t_ns) == len(trace.energy_j) == len(trace.variance_j2)
-        and all(abs(value) <= LARGEST for value in (*figures, *rows))
+        and all(abs(number) <= LARGEST for number in _numbers(msgspec.to_builtins(profile)))
         and all(value >= 0 for value in used)
     )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float))
+def _numbers(value: object) -> Iterator[float]:
+    """Every number in there, however deep."""
+    match value:
+        case int() | float():
+            yield value
+        case dict():
+            yield from _numbers(tuple(value.values()))
+        case list() | tuple():
+            for each in value:
+                yield from _numbers(each)
+
+
+def sound_words(text: str) -> str:
+    """A device's words as one line for logs and terminals: not endless, and without control characters."""
+    return "".join(c if c.isprintable() else " " for c in text[:LONGEST_WORDS])

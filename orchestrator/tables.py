@@ -14,11 +14,11 @@ from mas_edge.profiling import tables as bills
 from mas_edge.profiling.report import UNKNOWN, Table, method, render
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
-    from mas_edge.orchestrator.report import AffinityTable, Point, Report
+    from mas_edge.orchestrator.report import AffinityTable, Memory, Point, Report
     from mas_edge.orchestrator.runs import RunReport
     from mas_edge.profiling.costs import Row
 
@@ -29,16 +29,20 @@ def job(console: Console, run: RunReport, g_per_kwh: float | None = None) -> Non
     if made.affinity:
         render(affinity(made.affinity), console)
     for line in split(made):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False)
+    for note in made.replans:
+        console.print(f"Memory: {note}", highlight=False, markup=False)  # in the words of a device
     render(losses(made), console)
     names = short_names(made)
     render(bills.costs(run.rows, names), console)
     render(bills.listing(run.rows, "group-phase", names), console)
     render(bills.totals(run.bill, g_per_kwh), console)
+    if limited(made):
+        render(memory(made.memory, names), console)
     for group, name in names.items():
         if len(name) == 1:
             console.print(f"Group {name}: {group}", highlight=False)
-    console.print(f"trained on {', '.join(made.train_devices) or UNKNOWN}", highlight=False)
+    console.print(f"trained on {', '.join(made.train_devices) or UNKNOWN}", highlight=False, markup=False)
     console.print(f"\n[bold]{headline(run)}[/]", highlight=False)
 
 
@@ -132,6 +136,24 @@ def _cells(points: Sequence[Point], number: int) -> tuple[str, ...]:
         _number(ratio, ".2f"),
         _number(point.metric, ".3f"),
     )
+
+
+def limited(made: Report) -> bool:
+    """Whether any device had a limit to its memory, or was killed at one."""
+    return any(row.allowed_bytes is not None or row.killed_bytes is not None for row in made.memory)
+
+
+def memory(found: Sequence[Memory], names: Mapping[str, str]) -> Table:
+    """A line per group and device."""
+    rows = []
+    for row in found:
+        flags = ["computed twice"] * row.checkpointing + ["batch statistics cut"] * row.cut_statistics
+        sizes = (row.peak_bytes, row.estimated_bytes, row.allowed_bytes, row.killed_bytes)
+        cells = (UNKNOWN if size is None else f"{size / 1e6:.0f}" for size in sizes)
+        name = names.get(row.group, row.group)
+        rows.append((name, row.device, str(row.micro_batch), *cells, ", ".join(flags)))
+    heads = ("group", "device", "at a time", "peak MB", "estimate", "allowed", "killed at", "")
+    return Table(title="Memory of the training process", headers=heads, rows=tuple(rows))
 
 
 def _loss(points: Sequence[Point], number: int) -> float | None:

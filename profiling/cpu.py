@@ -10,6 +10,8 @@ Documentation/scheduler/sched-stats.rst. It keeps no state, and no history of a 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,14 +80,40 @@ def tree_cpu_ns(pid: int, root: Path = Path("/")) -> int | None:
 
 
 def peak_rss_bytes(pid: int, root: Path = Path("/")) -> int | None:
-    """The most memory that the process ever had resident (VmHWM); None if it is gone."""
+    """The most memory that the process had resident, since it was last forgotten (VmHWM); None if gone."""
+    return _status_bytes(pid, "VmHWM:", root)
+
+
+def rss_bytes(pid: int, root: Path = Path("/")) -> int | None:
+    """The memory that the process has resident (VmRSS); None if it is gone."""
+    return _status_bytes(pid, "VmRSS:", root)
+
+
+def file_bytes(pid: int, root: Path = Path("/")) -> int | None:
+    """Of that, pages of files, which the kernel can drop and read again (RssFile); None if it is gone."""
+    return _status_bytes(pid, "RssFile:", root)
+
+
+def _status_bytes(pid: int, name: str, root: Path) -> int | None:
     try:
         status = (root / "proc" / str(pid) / "status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
     for line in status.splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(name):
             return int(line.split()[1]) * 1024
+    return None
+
+
+def memory_kills(root: Path = Path("/")) -> int | None:
+    """How many processes the kernel has killed for want of memory since boot, the host's or a group's.
+
+    The line oom_kill of /proc/vmstat; None before Linux 4.13, which has none.
+    """
+    for line in (root / "proc/vmstat").read_text().splitlines():
+        name, _, count = line.partition(" ")
+        if name == "oom_kill":
+            return int(count)
     return None
 
 
@@ -96,6 +124,16 @@ def forget_peak_rss(root: Path = Path("/")) -> None:
     """
     with contextlib.suppress(OSError):
         (root / "proc/self/clear_refs").write_text("5")
+
+
+def give_memory_back() -> None:
+    """What this process has freed goes back to the system, so that what is resident is what is in use.
+
+    glibc keeps it otherwise, and one work's peak would be counted in the next one's; malloc_trim(3).
+    """
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # another libc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _first_number(path: Path) -> int:

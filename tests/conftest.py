@@ -7,6 +7,7 @@ failure, so that CI cannot pass by not having installed what the tests need.
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -14,6 +15,9 @@ from hypothesis import settings
 # A shared machine with two cores stalls now and then; speed is judged by bench/, not by a property.
 settings.register_profile("house", settings(), deadline=None)
 settings.load_profile("house")
+
+# What runs in the background of a shell ignores interrupts, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REQUIRED = tuple(os.environ.get("MAS_REQUIRE", "").lower().split())
 

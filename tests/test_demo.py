@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -94,6 +95,34 @@ def test_a_process_killed_in_a_round_is_started_again_and_changes_no_weight(word
     wait_for_answers(tmp_path / "run", 5)
     child(process, words).send_signal(signal.SIGKILL)
     assert finished(process)["final_digests"] == undisturbed[0]["final_digests"]
+
+
+def kill(process, device: str, whom: str) -> bool:
+    """kill -9 of a device's daemon, of its worker, or of both at once; whether they were there."""
+    try:
+        daemon = child(process, f"{device}.toml")
+        workers = [p for p in daemon.children() if "edge_agent.worker" in " ".join(p.cmdline())]
+        victims = {"daemon": [daemon], "worker": workers, "both": [daemon, *workers]}[whom]
+        if not workers:
+            return False
+        for victim in victims:
+            victim.kill()
+    except (psutil.Error, LookupError):
+        return False
+    return True
+
+
+def test_ten_kills_at_random_moments_change_no_weight(undisturbed, tmp_path):
+    chance = random.Random(20261122)
+    process = demo(tmp_path / "run")
+    wait_for_answers(tmp_path / "run", 1)
+    kills = 0
+    while kills < 10 and process.poll() is None:
+        time.sleep(chance.uniform(0.0, 1.5))
+        device, whom = f"edge-{kills % 4 + 1}", ("daemon", "worker", "both")[kills % 3]
+        kills += kill(process, device, whom)
+    assert finished(process)["final_digests"] == undisturbed[0]["final_digests"]
+    assert kills == 10, "the job was over before"
 
 
 def test_a_demo_that_was_itself_killed_goes_on_when_it_is_run_again(undisturbed, tmp_path):

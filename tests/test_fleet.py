@@ -36,8 +36,8 @@ METER = "estimate:idle_w=2,max_w=10"
 class Fleet:
     """An orchestrator and its agents, turned by hand."""
 
-    def __init__(self, root, plan, broker: Broker) -> None:
-        self.root, self.plan, self.broker = root, plan, broker
+    def __init__(self, root, plan, broker: Broker, caps=None) -> None:
+        self.root, self.plan, self.broker, self.caps = root, plan, broker, caps or {}
         state = root / "state"
         state.mkdir(exist_ok=True)
         self.store = open_store(state)
@@ -60,12 +60,19 @@ class Fleet:
             device=device,
             boot_id=device,
             versions=m.Versions(mas_edge="0", python="3"),
-            workloads=(m.Offer(workload="watch", tasks=tasks),),
+            workloads=(m.Offer(workload=self.plan.spec.training.workload, tasks=tasks),),
+            caps=self.caps.get(device, m.Caps()),
         )
         account = Account(folder / "account.json", open_one(METER), bus)
-        sources = {"watch": Source(clients=clients)}
         return Agent(
-            about, "f", bus, folder, account, sources, rng=random.Random(device), train=TrainConfig()
+            about,
+            "f",
+            bus,
+            folder,
+            account,
+            {self.plan.spec.training.workload: Source(clients=clients)},
+            rng=random.Random(device),
+            train=TrainConfig(),
         )
 
     def run(self) -> None:
@@ -89,7 +96,7 @@ class Fleet:
 
 
 @contextmanager
-def a_fleet(root, faults=None, **options):
+def a_fleet(root, faults=None, caps=None, **options):
     defaults = {
         "preset": "tiny",
         "clients": 2,
@@ -98,7 +105,7 @@ def a_fleet(root, faults=None, **options):
         "tasks": "gravity,jerk,rotation",
     }
     plan = demo_plan(DemoOptions(**{**defaults, "groups": "2", **options}))
-    fleet_ = Fleet(root, plan, Broker(faults, random.Random(5)))
+    fleet_ = Fleet(root, plan, Broker(faults, random.Random(5)), caps)
     try:
         yield fleet_
     finally:
@@ -132,6 +139,21 @@ def test_the_bill_of_a_fleet_closes_and_names_every_group_as_estimated(tmp_path)
     assert set(host.devices) == {*devices, "orchestrator"}
     phases = {row.phase for row in rows if row.group != "orchestrator"}
     assert {"fetch", "load", "forward", "backward", "step", "evaluate", "upload"} <= phases
+
+
+def test_a_device_with_too_little_memory_leaves_the_group_to_the_others_and_the_report_says_so(tmp_path):
+    caps = {"edge-1": m.Caps(memory_bytes=1)}
+    with a_fleet(tmp_path, caps=caps, rounds=1, policy="all-in-one") as fleet_:
+        fleet_.run()
+        made = report(fleet_.plan.spec, fleet_.stored())
+    assert made.phase == "done", made.reason
+    assert {row.device for row in made.memory} == {"edge-2"}
+    (note,) = made.replans
+    assert note.startswith("edge-1 cannot train gravity+jerk+rotation from round 1 on (needs ")
+    assert made.gave_up == ("edge-1, round 0 of gravity+jerk+rotation: memory",)
+    (row,) = made.memory
+    assert row.peak_bytes > 100_000_000
+    assert row.allowed_bytes is None
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ Every error that this room raises is a ``WireError`` and also the builtin that a
       MessageRefused    ValueError       messages: a payload that is not a message of this contract
       AddressRefused    ValueError       address: no address of a broker, or one that must not be used
         InsecureRefused PermissionError  address: plain MQTT that would leave this machine
-      BrokerUnreachable ConnectionError  bus: nobody answered
-      BrokerRefused     PermissionError  bus: the broker answered no
+      BrokerUnreachable ConnectionError  causes: nobody answered
+      BrokerRefused     PermissionError  causes: the broker answered no
       BlobRefused       ValueError       blobs: a reference, chunk or digest that does not fit
         DigestMismatch  ValueError       blobs: all chunks came, and they are not the blob
       MissingBlob       KeyError         blobs: not here, or not whole yet

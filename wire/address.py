@@ -66,7 +66,37 @@ class Address:
         except OSError as error:
             files = ", ".join(str(path) for path in (self.ca, self.cert, self.key) if path)
             raise AddressRefused(f"cannot use the certificates for {self} ({files}): {error}") from error
+        context.sslsocket_class = TlsConnection
         return context
+
+
+class TlsConnection(ssl.SSLSocket):
+    """A connection that keeps the other side's verdict on our certificate, and closes if it cannot be.
+
+    In TLS 1.3 a server judges it when our side of the handshake is done (RFC 8446, section 4.4.3): the
+    alert comes with the first bytes that are read, where the MQTT library drops it.
+    """
+
+    verdict: str | None = None
+    """Such as "sslv3 alert certificate revoked"; None if nothing was said."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - as in the class above
+        """As in the class above; the MQTT library would leave a connection open whose handshake failed."""
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        """As in the class above."""
+        try:
+            return super().recv(buflen, flags)
+        except ssl.SSLError as error:
+            reason = error.reason or ""
+            if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
+                self.verdict = reason.lower().replace("_", " ")
+            raise
 
 
 def parse_address(

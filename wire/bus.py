@@ -21,7 +21,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mas_edge.wire import causes
 from mas_edge.wire.address import Address, parse_address
+from mas_edge.wire.causes import BrokerRefused, BrokerUnreachable
 from mas_edge.wire.inbox import Delivery, Inbox, matches
 from mas_edge.wire.messages import WireError
 from mas_edge.wire.retry import full_jitter_s
@@ -42,15 +44,6 @@ _SETTLED_S = 10.0  # what broke sooner does not reset the backoff: two agents of
 _DRAIN_S = 2.0
 _QUEUED_MESSAGES = 1000
 _QUEUE_FULL = 15  # paho: MQTT_ERR_QUEUE_SIZE
-_REFUSALS = {133, 134, 135}  # paho: client identifier, user name or password, not authorised
-
-
-class BrokerUnreachable(WireError, ConnectionError):
-    """No broker answered at this address."""
-
-
-class BrokerRefused(WireError, PermissionError):
-    """The broker answered, and did not let us in."""
 
 
 class Bus(Protocol):
@@ -134,11 +127,6 @@ def connect(  # noqa: PLR0913  what a connection is made of
     return bus
 
 
-def _no_delay(_client: Any, _data: Any, connection: Any) -> None:
-    """A subscription and the request behind it are two small packets: do not hold the second back 40 ms."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
 class _Paho:
     """A ``Bus`` over one paho client, whose loop runs in a thread of ours."""
 
@@ -148,7 +136,8 @@ class _Paho:
         self._lock = threading.Lock()
         self._filters: set[str] = set()
         self._published = self._acknowledged = self._sent_bytes = self._connections = 0
-        self._connected = False
+        self._connected = self._answered = False
+        self._connection: object = None
         self._error: WireError | None = None
         self._decided = threading.Event()  # accepted or refused for the first time
         self._closing = threading.Event()
@@ -156,7 +145,7 @@ class _Paho:
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         client.on_publish = self._on_publish
-        client.on_socket_open = _no_delay
+        client.on_socket_open = self._on_socket_open
         # With this callback in place paho leaves all writing to the thread that runs its loop.
         client.on_socket_register_write = lambda *_: None
         self._thread = threading.Thread(target=self._run, name=f"mqtt {address}", daemon=True)
@@ -230,6 +219,7 @@ class _Paho:
         # Without the way back to us the client goes when we go, and closes what it still has open.
         client = self._client
         client.on_connect = client.on_disconnect = client.on_message = client.on_publish = None
+        client.on_socket_open = None
 
     # --- the connection's side: everything below runs in its thread, and an exception would end it ---
 
@@ -243,27 +233,34 @@ class _Paho:
             attempt += 1
 
     def _hold(self) -> None:
+        self._answered = False
         try:
             self._client.reconnect()
             while not self._client.loop(_LOOP_S):
                 pass
         except OSError as error:
-            reason = error.strerror or error
-            self._error = BrokerUnreachable(
-                f"no MQTT broker at {self._address}: {reason}; check the address, and that the broker runs"
-            )
+            self._error = causes.failed(self._address, error)
+        else:
+            if not (self._answered or self._closing.is_set()):
+                self._lost(causes.hung_up(self._address, self._connection))
+
+    def _lost(self, cause: WireError) -> None:
+        """There is no connection, for this cause; nobody needs to wait for one that is refused."""
+        self._error = cause
+        if isinstance(cause, BrokerRefused):
+            self._decided.set()
+
+    def _on_socket_open(self, _client: Any, _data: Any, connection: Any) -> None:
+        # A subscription and the request behind it are two small packets: do not hold the second back 40 ms.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connection = connection
 
     def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: ReasonCode, _more: Any) -> None:
+        self._answered = True
         if self._closing.is_set():
             client.disconnect()
         elif reason.is_failure:
-            refused = reason.value in _REFUSALS
-            self._error = (BrokerRefused if refused else BrokerUnreachable)(
-                f"the broker at {self._address} refused this client: {str(reason).lower()}; "
-                "check its user name and password, and the broker's access list"
-            )
-            if refused:
-                self._decided.set()
+            self._lost(causes.refused(self._address, reason))
         else:
             with self._lock:
                 self._connected, self._error = True, None

@@ -106,6 +106,12 @@ def setup_logs(*, as_json: bool | None = None) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
+def set_log_level(level: str) -> None:
+    """Log from this level on, unless the variable MAS_LOG names another."""
+    if "MAS_LOG" not in os.environ:
+        logging.getLogger().setLevel(level)
+
+
 class _JsonLines(logging.Formatter):
     """One JSON object a line: time (UTC), level, logger, text, and the exception if there is one."""
 
@@ -152,6 +158,20 @@ class StopSignal:
         return self._event.wait(timeout_s)
 
 
+class HangUp:
+    """Hears SIGHUP, by which a service is asked to read its configuration again."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        signal.signal(signal.SIGHUP, lambda *_: self._asked.set())
+
+    def taken(self) -> bool:
+        """Whether it was asked since this was called last."""
+        asked = self._asked.is_set()
+        self._asked.clear()
+        return asked
+
+
 def sd_notify(state: str) -> bool:
     """Whether systemd wanted to hear (``READY=1``, ``WATCHDOG=1``, ...) and was told; see man sd_notify."""
     address = os.environ.get("NOTIFY_SOCKET")
@@ -186,11 +206,15 @@ def boot_id(root: Path = Path("/")) -> str:
 # --- files and ports ------------------------------------------------------------------------------
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Put ``data`` into the file so that a crash leaves the old contents or the new; on disk after."""
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Put ``data`` into the file so that a crash leaves the old contents or the new; on disk after.
+
+    ``mode`` is that of the file from its first byte on, less the process's umask.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(data)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            file.write(data)
         sync_file(temporary)
         temporary.replace(path)
     except OSError:

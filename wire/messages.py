@@ -26,8 +26,20 @@ from typing import TypeAlias, TypeVar
 
 import msgspec
 
+from mas_edge.wire.energy import (
+    Baseline,
+    Machine,
+    Profile,
+    Rail,
+    Refusal,
+    Sampling,
+    Sensor,
+    Spend,
+    Trace,
+)
 from mas_edge.wire.topics import (
     EVERYONE,
+    ORCHESTRATOR,
     PROTOCOL,
     NameRefused,
     Place,
@@ -39,25 +51,20 @@ from mas_edge.wire.topics import (
     is_digest,
     is_name,
     parse_topic,
-    topic,
     up_topic,
 )
 from mas_edge.wire.values import (
     AffinitySums,
-    Baseline,
     BlobRef,
+    Caps,
+    Fit,
     Key,
-    Machine,
     Offer,
-    Profile,
-    Rail,
+    Reason,
     Record,
-    Refusal,
-    Sampling,
     Score,
-    Sensor,
-    Spend,
-    Trace,
+    Shortage,
+    TaskBytes,
     Training,
     Versions,
 )
@@ -83,6 +90,7 @@ class Hello(_Message, frozen=True):
     memory_bytes: int | None = None
     sensor: Sensor | None = None
     refused: tuple[Refusal, ...] = ()
+    caps: Caps = Caps()
 
 
 class Accepted(_Message, frozen=True):
@@ -92,11 +100,14 @@ class Accepted(_Message, frozen=True):
 
 
 class Declined(_Message, frozen=True):
-    """The assignment is not taken, for a reason that names its kind (no-data, fingerprint, ...)."""
+    """Not taken; the reason names its kind: no-data, memory (see shortage), not-now (in ``again_s``?)."""
 
     key: Key
     reason: str
     detail: str = ""
+    shortage: Shortage | None = None
+    profile: Profile = Profile()
+    again_s: float | None = None
 
 
 class Failed(_Message, frozen=True):
@@ -133,6 +144,7 @@ class Update(_Message, frozen=True):
     scores: tuple[Score, ...] = ()
     affinity: AffinitySums | None = None
     profile: Profile = Profile()
+    fit: Fit | None = None
 
 
 class Need(_Message, frozen=True):
@@ -143,10 +155,11 @@ class Need(_Message, frozen=True):
 
 
 class Alive(_Message, frozen=True):
-    """Retained on the alive topic; ``online`` false is the last will."""
+    """Retained on the alive topic; ``online`` false is the last will. ``reasons``: why it may not train."""
 
     online: bool
     boot_id: str
+    reasons: tuple[Reason, ...] = ()
 
 
 # --- orchestrator to device ----------------------------------------------------------------------
@@ -202,6 +215,7 @@ _up: msgspec.json.Decoder[Up] = msgspec.json.Decoder(Up)
 _down: msgspec.json.Decoder[Down] = msgspec.json.Decoder(Down)
 _alive = msgspec.json.Decoder(Alive)
 _encoder = msgspec.json.Encoder()
+_T = TypeVar("_T")
 
 
 class MessageRefused(WireError, ValueError):
@@ -228,9 +242,6 @@ def decode_alive(payload: bytes) -> Alive:
     return _decode(_alive, payload)
 
 
-_T = TypeVar("_T")
-
-
 def _decode(decoder: msgspec.json.Decoder[_T], payload: bytes) -> _T:
     if len(payload) > LONGEST_BYTES:
         raise MessageRefused(f"{len(payload)} bytes: a message has at most {LONGEST_BYTES}")
@@ -240,55 +251,14 @@ def _decode(decoder: msgspec.json.Decoder[_T], payload: bytes) -> _T:
         raise MessageRefused(f"not a message of protocol {PROTOCOL}: {error}") from error
 
 
+# fmt: off
 __all__ = [
-    "EVERYONE",
-    "PROTOCOL",
-    "Accepted",
-    "AffinitySums",
-    "Alive",
-    "Assign",
-    "Baseline",
-    "BlobRef",
-    "Cancel",
-    "Declined",
-    "Down",
-    "Failed",
-    "Greet",
-    "Hello",
-    "Key",
-    "Machine",
-    "MessageRefused",
-    "NameRefused",
-    "Need",
-    "Offer",
-    "Place",
-    "Profile",
-    "Progress",
-    "Rail",
-    "Refusal",
-    "Sampling",
-    "Score",
-    "Sensor",
-    "Spend",
-    "Stored",
-    "Trace",
-    "Training",
-    "Up",
-    "Update",
-    "Versions",
-    "Welcome",
-    "WireError",
-    "alive_topic",
-    "blob_topic",
-    "check_name",
-    "decode_alive",
-    "decode_down",
-    "decode_up",
-    "down_topic",
-    "encode",
-    "is_digest",
-    "is_name",
-    "parse_topic",
-    "topic",
-    "up_topic",
+    "EVERYONE", "ORCHESTRATOR", "Accepted", "AffinitySums", "Alive", "Assign", "Baseline", "BlobRef",
+    "Cancel", "Caps", "Declined", "Down", "Failed", "Fit", "Greet", "Hello", "Key", "Machine",
+    "MessageRefused", "NameRefused", "Need", "Offer", "Place", "Profile", "Progress", "Rail", "Reason",
+    "Refusal", "Sampling", "Score", "Sensor", "Shortage", "Spend", "Stored", "TaskBytes", "Trace",
+    "Training", "Up", "Update", "Versions", "Welcome", "WireError", "alive_topic", "blob_topic",
+    "check_name", "decode_alive", "decode_down", "decode_up", "down_topic", "encode", "is_digest",
+    "is_name", "parse_topic", "up_topic",
 ]
+# fmt: on

@@ -17,6 +17,9 @@ PROTOCOL = 1
 EVERYONE = "all"
 """The device name under which the orchestrator publishes what all may read; reserved."""
 
+ORCHESTRATOR = "orchestrator"
+"""The user name of the orchestrator, who may say what no device may; reserved."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -31,14 +34,15 @@ class NameRefused(WireError, ValueError):
 
 def is_name(name: str) -> bool:
     """Whether this can be the name of a fleet or device."""
-    return name != EVERYONE and _NAME.fullmatch(name) is not None
+    return name not in {EVERYONE, ORCHESTRATOR} and _NAME.fullmatch(name) is not None
 
 
 def check_name(name: str, what: str = "device") -> str:
     """The name, if it can stand in a topic; raises NameRefused."""
     if not is_name(name):
         raise NameRefused(
-            f"{what} name {name!r}: use 1 to 48 of a-z, 0-9 and '-', not starting with '-', not {EVERYONE!r}"
+            f"{what} name {name!r}: use 1 to 48 of a-z, 0-9 and '-', not starting with '-', "
+            f"neither {EVERYONE!r} nor {ORCHESTRATOR!r}"
         )
     return name
 

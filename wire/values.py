@@ -1,4 +1,4 @@
-"""What stands inside messages: keys, weights by digest, hyper-parameters, scores, affinities, bills.
+"""What stands inside messages: keys, weights by digest, hyper-parameters, scores, affinities, memory.
 
 Frozen structs of plain values with the unit in each field's name. They are exported by
 ``mas_edge.wire.messages``, where the contract and its rules of change are written; import them from there.
@@ -39,28 +39,25 @@ class BlobRef(Record, frozen=True):
         return max(1, -(-self.size_bytes // self.chunk_bytes))
 
 
-class Refusal(Record, frozen=True):
-    """A sensor that was tried and not used: which, why, and what would help."""
+class Caps(Record, frozen=True):
+    """What an agent with its worker may take of its device, and who says so; None: nobody does.
 
-    sensor: str
-    reason: str
-    remedy: str | None = None
-
-
-class Sensor(Record, frozen=True):
-    """Where joules come from. ``sensor_host`` is equal for agents that read one and the same sensor.
-
-    ``gain_u`` is the relative standard uncertainty that all its joules share (calibration, model);
-    ``rate_hz`` how often it is renewed, nominally.
+    ``enforced`` is false where only the agent itself keeps to a limit. ``cpus`` counts processors.
     """
 
-    name: str
-    method: Literal["counter", "sampled", "estimated"]
-    scope: Literal["package", "gpu", "module", "board"]
-    sensor_host: str
-    detail: str = ""
-    gain_u: float = 0.0
-    rate_hz: float | None = None
+    memory_bytes: int | None = None
+    memory_source: str = ""
+    memory_enforced: bool = True
+    cpus: float | None = None
+    cpus_source: str = ""
+    cpus_enforced: bool = True
+
+
+class Reason(Record, frozen=True):
+    """Why a device trains nothing now: the condition's name, and in words what was found and is asked."""
+
+    condition: str
+    detail: str
 
 
 class Versions(Record, frozen=True):
@@ -88,7 +85,9 @@ class Training(Record, frozen=True):
     """How a device trains; tasks merge only if all of this is equal.
 
     The learning rate of round r of R is ``lr * (1 - r/R) ** lr_power``; momentum starts at zero in
-    each round. ``micro_batch`` None means the whole batch at once.
+    each round. ``micro_batch`` is the most examples at a time, None the whole batch; a device may take
+    fewer to fit its memory, unless the job is ``reproducible``, or the network normalises over the batch
+    and ``cut_statistics`` does not allow it (what is learnt would change).
     """
 
     workload: str
@@ -107,6 +106,7 @@ class Training(Record, frozen=True):
     affinity: Literal["gram", "gram-full", "lookahead", "lookahead-momentum"] = "gram"
     affinity_every: int = 10
     reproducible: bool = False
+    cut_statistics: bool = False
 
 
 class Score(Record, frozen=True):
@@ -127,6 +127,48 @@ class Score(Record, frozen=True):
     union: tuple[int, ...] = ()
 
 
+class Fit(Record, frozen=True):
+    """How a training was made to fit the device's memory.
+
+    ``estimated_bytes`` is the expected peak of the worker's resident memory (measured, once the group has
+    been trained so), ``allowed_bytes`` what it may be: the cap, and on top pages of files that the kernel can
+    drop.
+    ``cut_statistics``: a network that normalises over the batch was trained on parts of batches.
+    ``killed_bytes`` is the peak at which an attempt before this one was killed for memory.
+    """
+
+    micro_batch: int
+    checkpointing: bool = False
+    estimated_bytes: int | None = None
+    allowed_bytes: int | None = None
+    cut_statistics: bool = False
+    killed_bytes: int | None = None
+
+
+class TaskBytes(Record, frozen=True):
+    """Memory that a task adds to a group."""
+
+    task: str
+    bytes: int
+
+
+class Shortage(Record, frozen=True):
+    """Why a group does not fit a device's memory: what it would need at the least, and may have.
+
+    ``needed_bytes`` is an estimate, the sum of ``encoder_bytes`` (the process, the encoder and whatever
+    every group needs) and of the ``decoders``; so other groups of the same tasks can be judged by it.
+    ``peak_bytes`` is measured: a worker was killed for memory when it had that much. None is unknown.
+    """
+
+    micro_batch: int
+    checkpointing: bool = False
+    needed_bytes: int | None = None
+    allowed_bytes: int | None = None
+    encoder_bytes: int | None = None
+    decoders: tuple[TaskBytes, ...] = ()
+    peak_bytes: int | None = None
+
+
 class AffinitySums(Record, frozen=True):
     """Measured effects of task i's encoder step on task j's loss, as sums that pool.
 
@@ -141,140 +183,3 @@ class AffinitySums(Record, frozen=True):
     ww: tuple[float, ...]
     wz: tuple[float, ...]
     wzz: tuple[float, ...]
-
-
-class Rail(Record, frozen=True):
-    """Energy of one supply rail or counter zone; it may be part of another one's."""
-
-    name: str
-    energy_j: float
-
-
-class Spend(Record, frozen=True):
-    """What one phase of one group's round cost on one device.
-
-    The four figures are those of the ledger: window (all energy while the phase ran), dynamic
-    (window less idle power x time), attributed (dynamic, shared by CPU time), each with its standard
-    uncertainty u; None is unknown, never zero. ``exclusive_fraction`` is the share of the time in
-    which no other group trained on the sensor's host. ``peak_w`` is the greatest mean power of a slice
-    (about a quarter of a second) in which the phase ran, ``rails`` are the window's energy by rail, and
-    ``t0_ns`` and ``t1_ns`` on the trace's clock enclose the slices.
-    """
-
-    job: str
-    group: str
-    round: int
-    phase: str
-    wall_s: float
-    cpu_s: float
-    examples: int = 0
-    window_energy_j: float | None = None
-    window_u_j: float | None = None
-    dynamic_energy_j: float | None = None
-    dynamic_u_j: float | None = None
-    attributed_energy_j: float | None = None
-    attributed_u_j: float | None = None
-    exclusive_fraction: float | None = None
-    peak_w: float | None = None
-    rails: tuple[Rail, ...] = ()
-    t0_ns: int | None = None
-    t1_ns: int | None = None
-    peak_rss_bytes: int | None = None
-    sent_bytes: int = 0
-    received_bytes: int = 0
-    flags: tuple[str, ...] = ()
-
-
-class Trace(Record, frozen=True):
-    """The sensor's cumulated energy at moments of the host's monotonic clock, in order.
-
-    Agents on one host share the clock, so that their traces can be united without counting a
-    joule twice. A step over which the energy does not grow was not metered: no host that is on
-    uses nothing.
-    """
-
-    t_ns: tuple[int, ...] = ()
-    energy_j: tuple[float, ...] = ()
-    variance_j2: tuple[float, ...] = ()
-
-
-class Machine(Record, frozen=True):
-    """How a host is set, which decides its idle power, and how warm it is; None: it does not say.
-
-    ``power_mode`` is nvpmodel's. Clocks are the least and the greatest that the governor may choose
-    for any core (equal under jetson_clocks). ``throttled`` says that heat or current slows it now, and
-    ``throttle_count`` how often that happened since boot, where the kernel counts.
-    """
-
-    model: str | None = None
-    kernel: str | None = None
-    power_mode: str | None = None
-    governor: str | None = None
-    cores: int | None = None
-    clock_min_hz: int | None = None
-    clock_max_hz: int | None = None
-    temperature_c: float | None = None
-    throttled: bool | None = None
-    throttle_count: int | None = None
-
-
-class Baseline(Record, frozen=True):
-    """Power of a host on which nobody trains, and what is known of that number.
-
-    ``how`` is "measured", or who says so. ``u_w`` is the standard uncertainty that the sensor's gain does
-    not count already; of a measured one it is at least half the drift. ``sd_w`` is of ``n`` mean powers of
-    one second, ``t_s`` the Unix time of the end, ``drift_w`` how far a second measurement was from the
-    first, ``gpu_w`` what the rails that feed a GPU had of it.
-    """
-
-    power_w: float
-    u_w: float
-    how: str
-    sd_w: float | None = None
-    n: int | None = None
-    wall_s: float | None = None
-    t_s: float | None = None
-    drift_w: float | None = None
-    gpu_w: float | None = None
-    sensor: Sensor | None = None
-    machine: Machine | None = None
-
-
-class Sampling(Record, frozen=True):
-    """How well a meter answered in ``wall_s`` seconds: its samples (None: a counter has none),
-    intervals that were gaps, and reads that failed.
-    """
-
-    wall_s: float = 0.0
-    samples: int | None = None
-    gaps: int = 0
-    failed_reads: int = 0
-
-    @property
-    def rate_hz(self) -> float | None:
-        """Samples a second as achieved; None for a counter, or without time."""
-        return None if self.samples is None or self.wall_s <= 0 else self.samples / self.wall_s
-
-
-class Profile(Record, frozen=True):
-    """The bill of one training: rows per phase, and the device's own energy over the same time.
-
-    ``idle_w`` is what the rows were computed with, ``baseline`` where that number comes from.
-    ``shared_gpu_j`` is energy of the GPU's rail while more than one group used it, which no row holds;
-    None is unknown. ``refused`` are the sensors that were tried before this one, ``profiler_cpu_s`` is
-    the processor time that reading and accounting took.
-    """
-
-    rows: tuple[Spend, ...] = ()
-    sensor: Sensor | None = None
-    idle_w: float | None = None
-    idle_u_w: float | None = None
-    trace: Trace = Trace()
-    train_device: str = "cpu"
-    shared_gpu_j: float | None = None
-    shared_gpu_u_j: float | None = None
-    baseline: Baseline | None = None
-    machine: Machine | None = None
-    sampling: Sampling | None = None
-    profiler_cpu_s: float | None = None
-    refused: tuple[Refusal, ...] = ()

@@ -20,7 +20,7 @@
     domain = "depth_zbuffer"            # a pixel is valid where this stored value
     below = 8192                        # is above and below these, where given
 
-It describes and checks; it opens no picture.
+It describes and checks; it opens no picture. Both daemons load it, so numpy waits until there are arrays.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
-import numpy as np
 
 from mas_edge.models.tasks import Array, DataRefused
 
@@ -49,6 +48,9 @@ if TYPE_CHECKING:
     Normaliser: TypeAlias = Callable[[Array, Array | None], Array]
 
 FILE = "dataset.toml"
+
+VERSION = 1
+"""Of what is made of the files; another one makes other caches and other fingerprints."""
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_]+$")]
@@ -70,6 +72,8 @@ class Values(_Table, frozen=True, kw_only=True):
 
         They are written to ``out``, which may be the values, or to a new array if it is None.
         """
+        import numpy as np  # noqa: PLC0415 - the daemons do without
+
         mean = np.array(self.mean, np.float32).reshape(-1, 1, 1)
         scale = (1 / np.array(self.std)).astype(np.float32).reshape(-1, 1, 1)
 
@@ -116,6 +120,8 @@ class Mask(_Table, frozen=True, kw_only=True):
 
     def valid(self, stored: Array) -> Array:
         """True where the mask is, of the same shape."""
+        import numpy as np  # noqa: PLC0415 - the daemons do without
+
         limits = [] if self.above is None else [stored > self.above]
         limits += [] if self.below is None else [stored < self.below]
         return reduce(np.logical_and, limits) if limits else np.ones(stored.shape, bool)

@@ -5,7 +5,8 @@ in it) and, unless a device's configuration gives another root, the pictures. Th
 fingerprint: machines whose folders mean different things do not train together. ``described`` makes the same
 of a description in code, which is all that ``workloads.taskonomy`` does.
 
-Prepared data are kept in ``XDG_CACHE_HOME``, by default ``~/.cache``. Importing this loads no torch.
+Prepared data are kept in ``XDG_CACHE_HOME``, by default ``~/.cache``. Importing this and making the
+workload load neither torch nor numpy: both daemons do it.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from mas_edge.models.tasks import Array, DataRefused, Loss, Metric, Preset, Task, Workload
-from mas_edge.models.workloads import dense, description, folder_data, folder_files
+from mas_edge.models.workloads import dense, description
 from mas_edge.wire.folders import cache_folder
 
 if TYPE_CHECKING:
-    from mas_edge.models.tasks import Source, View
+    from mas_edge.models.tasks import Dataset, Source, View
     from mas_edge.models.workloads.description import Description, Label
 
 ROOT_VARIABLE = "MAS_EDGE_FOLDER"
@@ -55,7 +55,7 @@ def described(name: str, title: str, given: Description, root_variable: str) -> 
         clients=(*given.clients, *given.unseen),
         unseen=given.unseen,
         input_shape=(3, given.pixels, given.pixels),
-        definition=f"folder {folder_files.VERSION}\n{msgspec.json.encode(given).decode()}",
+        definition=f"folder {description.VERSION}\n{msgspec.json.encode(given).decode()}",
         encoder=dense.encoder,
         decoder=dense.decoder,
         dataset=partial(_dataset, name, given, root_variable),
@@ -68,21 +68,23 @@ def _task(name: str, label: Label, pixels: int) -> Task:
     classes = label.kind == "classes"
     loss: Loss = label.loss or ("cross-entropy" if classes else "masked-l1" if label.masked else "l1")
     metrics: dict[str, Metric] = {"classes": "miou", "regression": "mae", "normals": "angular-error-deg"}
-    constant = np.broadcast_to(np.array(label.constant), (label.channels,))[:, None, None]
+    row = label.constant * (label.channels if len(label.constant) == 1 else 1)
     return Task(
         name=name,
         title=label.title or name,
         loss=loss,
         metric=metrics[label.kind],
         shape=(label.channels, pixels, pixels),
-        constant=constant,
+        constant=tuple(((value,),) for value in row),  # of shape (channels, 1, 1)
         ignore=tuple(value for value in label.ignore if value < label.channels) if classes else (),
     )
 
 
 def _dataset(
     name: str, given: Description, root_variable: str, source: Source, view: View, held_out_share: float
-) -> folder_data.Views:
+) -> Dataset:
+    from mas_edge.models.workloads import folder_data  # noqa: PLC0415 - imports numpy
+
     root = source.root or os.environ.get(root_variable)
     if not root:
         raise DataRefused(
@@ -97,6 +99,8 @@ def _dataset(
 
 def draw(task: Task, _inputs: Array, target: Array, axes: Any) -> None:
     """Picture one example's target: classes in colours, three channels or two as colour, one as heat."""
+    import numpy as np  # noqa: PLC0415 - the daemons do without
+
     if task.loss == "cross-entropy":
         axes.imshow(target, cmap="tab20", vmin=0, vmax=max(19, task.shape[0] - 1), interpolation="nearest")
     else:

@@ -26,6 +26,7 @@ from numpy.lib.format import open_memmap
 
 from mas_edge.models.tasks import Array, DataRefused, UnknownChoice
 from mas_edge.models.workloads import layout, pictures
+from mas_edge.models.workloads.description import VERSION
 from mas_edge.wire.folders import whole_folder
 
 if TYPE_CHECKING:
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from mas_edge.models.workloads.description import Description
 
     Files: TypeAlias = Mapping[str, Mapping[layout.View, Path]]
-
-VERSION = 1
-"""Of the cache; another one makes another digest."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ def site(request):
     it.close()
 
 
-@pytest.fixture(params=["amqtt", "mosquitto"])
+@pytest.fixture(params=["amqtt", "mosquitto", "mosquitto over TLS"])
 def far_site(request):
     """Each broker that is a process."""
     it = SITES[request.param]()

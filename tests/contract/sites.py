@@ -1,4 +1,4 @@
-"""Three sites that must behave alike: the broker in memory, amqtt, and a real mosquitto.
+"""Four sites that must behave alike: the broker in memory, amqtt, and a real mosquitto without and with TLS.
 
 The clients of a process each go through a TCP relay of their own, so that a test can cut the wire or
 swallow what the broker says without touching either end.
@@ -6,22 +6,29 @@ swallow what the broker says without touching either end.
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from mas_edge.orchestrator.authority import enroll, open_authority
+from mas_edge.orchestrator.enroll import BrokerHost, configure_broker
 from mas_edge.wire import broker as embedded
 from mas_edge.wire.bus import Address, connect
 from mas_edge.wire.host import free_port
 from mas_edge.wire.memory import Broker
 
 PATIENCE_S = 10.0
+NOW = dt.datetime.now(dt.timezone.utc)
 
 
 class Hasty(random.Random):
@@ -141,10 +148,14 @@ class ProcessSite:
         self._buses = []
 
     def connect(self, client_id, will=None):
-        relay = self.relays[client_id] = Relay(self._port)
-        bus = connect(relay.address, client_id=client_id, will=will, rng=Hasty())
+        self.relays[client_id] = Relay(self._port)
+        bus = connect(self.address(client_id), client_id=client_id, will=will, rng=Hasty())
         self._buses.append(bus)
         return bus
+
+    def address(self, client_id):
+        """Where this client finds the broker."""
+        return self.relays[client_id].address
 
     def stop(self):
         self._process.kill()
@@ -163,6 +174,32 @@ class ProcessSite:
         for relay in self.relays.values():
             relay.close()
         self.stop()
+
+
+class TlsSite(ProcessSite):
+    """mosquitto as `mas broker-config` configures it, but for the topics: anyone may say anything."""
+
+    def __init__(self):
+        self._folder = Path(tempfile.mkdtemp())
+        broker = self._folder / "broker"
+        with open_authority(self._folder / "ca", "f", NOW) as authority:
+            configure_broker(authority, BrokerHost(("127.0.0.1",), 1, str(broker)), broker, NOW)
+        (broker / "acl").write_text("pattern readwrite #\n")
+        text = (broker / "mosquitto.conf").read_text().replace("\nlistener 1\n", "\n")
+        super().__init__(lambda port: launch_mosquitto(port, text))
+
+    def address(self, client_id):
+        key, pem = (self._folder / f"{client_id}.{kind}" for kind in ("key", "pem"))
+        with open_authority(self._folder / "ca", "f", NOW) as authority:
+            identity = enroll(authority, client_id, NOW, renew=True)
+        key.write_bytes(identity.key)
+        pem.write_bytes(identity.certificate)
+        ca = self._folder / "broker/ca.pem"
+        return replace(super().address(client_id), tls=True, ca=ca, cert=pem, key=key)
+
+    def close(self):
+        super().close()
+        shutil.rmtree(self._folder)
 
 
 def launch_amqtt(port):
@@ -196,4 +233,5 @@ SITES = {
     "memory": MemorySite,
     "amqtt": lambda: ProcessSite(launch_amqtt),
     "mosquitto": lambda: ProcessSite(launch_mosquitto),
+    "mosquitto over TLS": TlsSite,
 }

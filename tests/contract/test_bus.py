@@ -341,10 +341,6 @@ def test_tls_accepts_the_broker_whose_authority_is_known(tls):
     bus.close()
 
 
-# paho forgets the socket of a failed handshake; it is closed with a warning when it is collected
-@pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"
-)
 def test_tls_refuses_a_broker_whose_authority_is_unknown(tls):
     port, folder = tls
     address = Address("127.0.0.1", port, tls=True, ca=folder / "other.pem")

@@ -14,9 +14,9 @@ from mas_edge.edge_agent import train
 from mas_edge.models import net as nets
 from mas_edge.models.evaluate import evaluate
 from mas_edge.models.net import MultiTaskNet
-from mas_edge.models.tasks import Batch, Source, Task
+from mas_edge.models.tasks import Batch, Source, Task, find
 from mas_edge.models.workloads.watch import workload
-from mas_edge.wire.messages import Key, Training
+from mas_edge.wire.messages import Fit, Key, Training
 
 METHODS = ("gram", "gram-full", "lookahead", "lookahead-momentum")
 ONE = Task("one", "", "mse", "mae", (2,), np.zeros(1))
@@ -259,6 +259,55 @@ def test_cutting_into_micro_batches_with_uneven_masks_changes_the_update_by_roun
     assert [score.count for score in found.losses] == [score.count for score in expected.losses]
 
 
+class Holey:
+    """The first examples of a data set, with labels missing at random, unevenly."""
+
+    def __init__(self, data, size, seed):
+        self.labels, self._data, self._size, self._seed = data.labels, data, size, seed
+
+    def __len__(self):
+        return self._size
+
+    def batch(self, index):
+        given = self._data.batch(index)
+        rng = np.random.default_rng(self._seed)
+        kept = {name: rng.random(self._size) < rng.random() for name in sorted(given.targets)}
+        valid = dict(given.valid)
+        for name, mask in kept.items():
+            rows = mask[index].reshape(-1, *(1,) * (valid[name].ndim - 1 if name in valid else 0))
+            valid[name] = valid[name] & rows if name in valid else rows
+        return Batch(given.inputs, given.targets, valid)
+
+
+@pytest.mark.parametrize("micro", [1, 5, 16])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", ["watch", "buildings"])
+def test_cutting_real_batches_with_uneven_masks_changes_update_and_affinity_by_rounding_only(
+    name, checkpointing, micro
+):
+    found = find(name)
+    tasks = found.choose(None)
+    data = Holey(found.dataset(Source(found.clients[:2]), "train", 0.2), 32, seed=5)
+    training = but(workload=name, batch=16, affinity_every=1)
+    results = []
+    for way in (Fit(micro_batch=16), Fit(micro_batch=micro, checkpointing=checkpointing)):
+        net = nets.build(found, "micro", [task.name for task in tasks], seed=0)
+        start = nets.state(net)
+        trained = run(net, data, training, tasks=tasks, measure=True, fit=way)
+        results.append(({n: a - start[n] for n, a in nets.state(net).items()}, trained))
+    (whole, whole_round), (cut, cut_round) = results
+    for key, moved in whole.items():
+        assert np.abs(cut[key] - moved).max() <= 1e-4 * np.abs(moved).max() + 1e-8, key
+    assert [s.count for s in cut_round.losses] == [s.count for s in whole_round.losses]
+    for field_ in ("batches", "w", "ww"):
+        assert getattr(cut_round.affinity, field_) == getattr(whole_round.affinity, field_)
+    scale = np.abs(whole_round.affinity.wz).max()
+    np.testing.assert_allclose(cut_round.affinity.wz, whole_round.affinity.wz, rtol=1e-3, atol=1e-4 * scale)
+    if micro == 16:
+        assert all(np.array_equal(cut[key], moved) for key, moved in whole.items())  # not a bit
+        assert cut_round == whole_round
+
+
 def test_micro_batches_of_a_network_with_batchnorm_are_refused_before_anything_is_trained():
     net, start = toy(Noisy), toy(Noisy)
     with pytest.raises(train.TrainingBroke, match="micro-batches of 4 instead of 8"):
@@ -266,10 +315,32 @@ def test_micro_batches_of_a_network_with_batchnorm_are_refused_before_anything_i
     assert equal(net, start)
     run(net, Points(), but(micro_batch=8))  # whole batches
     assert not equal(net, start)
+    run(toy(Noisy), Points(), but(micro_batch=4, cut_statistics=True))
+    assert train.cuts_statistics(net, PLAIN, 4)
+    assert not train.cuts_statistics(net, PLAIN, 8)
+    assert not train.cuts_statistics(toy(), PLAIN, 4)
 
 
-def test_a_measured_batch_that_is_cut_is_measured_on_its_first_part():
-    affinity = run(toy(), Points(size=8), but(micro_batch=3), measure=True).affinity
+@pytest.mark.parametrize("method", METHODS)
+def test_computing_activations_twice_changes_no_bit(method):
+    training = but(affinity=method, affinity_every=1, epochs=2)
+    plain, forgetful = toy(Noisy), toy(Noisy)
+    once = run(plain, Points(), training, measure=True)
+    twice = run(forgetful, Points(), training, measure=True, fit=Fit(micro_batch=8, checkpointing=True))
+    assert equal(plain, forgetful)
+    assert once == twice
+
+
+def test_gram_of_a_batch_that_is_cut_is_that_of_the_whole_batch():
+    found = [run(toy(), Points(size=8), how, measure=True) for how in (PLAIN, but(micro_batch=3))]
+    whole, cut = (trained.affinity for trained in found)
+    assert cut.w == whole.w == (8.0,) * 4
+    np.testing.assert_allclose(cut.wz, whole.wz, rtol=1e-4)
+
+
+def test_lookahead_of_a_batch_that_is_cut_is_that_of_its_first_part():
+    training = but(micro_batch=3, affinity="lookahead")
+    affinity = run(toy(), Points(size=8), training, measure=True).affinity
     assert affinity.w == (3.0,) * 4
 
 

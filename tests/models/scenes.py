@@ -1,7 +1,7 @@
 """Scenes that can be computed by hand, as a renderer would give them: planes, a sphere, a cylinder, a room.
 
 ``python tests/models/scenes.py`` writes the labels of twelve rooms to ``label_goldens.npz``; do so only when
-labels are meant to change, and then raise ``archive.FORMAT``.
+labels are meant to change, and then raise ``records.FORMAT``.
 """
 
 from __future__ import annotations

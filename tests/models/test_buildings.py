@@ -13,6 +13,7 @@ from mas_edge.models.net import build, parameter_count
 from mas_edge.models.show import show
 from mas_edge.models.tasks import Source, find
 from mas_edge.models.workloads.buildings import archive, statistics
+from mas_edge.models.workloads.buildings.records import LABELS
 from mas_edge.models.workloads.buildings.workload import CLASSES, DESCRIPTION, workload
 from mas_edge.orchestrator.plan import DemoOptions, demo_plan
 
@@ -32,7 +33,7 @@ def trained():
 
 def test_the_entry_point_finds_nine_tasks_in_the_papers_order():
     assert find("buildings") is workload
-    assert list(archive.LABELS) == NINE
+    assert list(LABELS) == NINE
     assert len(CLASSES) == workload.task("segment_semantic").shape[0] == 18
 
 

@@ -9,6 +9,7 @@ import pytest
 from mas_edge.models.tasks import DataRefused, Source, UnknownChoice
 from mas_edge.models.workloads.buildings import archive, statistics
 from mas_edge.models.workloads.buildings.dataset import dataset
+from mas_edge.models.workloads.buildings.records import FORMAT, LABELS
 from mas_edge.models.workloads.buildings.workload import CLASSES, DESCRIPTION
 
 PIXELS = DESCRIPTION.pixels
@@ -20,7 +21,7 @@ def records(seed, views=10, pixels=PIXELS):
     """Views whose every stored value is drawn at random, within its type (and the classes)."""
     rng = np.random.default_rng(seed)
     together = np.empty(views, archive.record(pixels))
-    for name in archive.LABELS:
+    for name in LABELS:
         values = together[name]
         top = len(CLASSES) if name == "segment_semantic" else np.iinfo(values.dtype).max + 1
         together[name] = rng.integers(0, top, values.shape, values.dtype)
@@ -69,7 +70,7 @@ def test_a_packed_set_holds_the_same_records(tmp_path):
 
 def test_stacked_views_are_the_labels_of_each():
     first, second = records(3, views=2)
-    views = [{name: view[name] for name in archive.LABELS} for view in (first, second)]
+    views = [{name: view[name] for name in LABELS} for view in (first, second)]
     assert (archive.stack(views) == records(3, views=2)).all()
 
 
@@ -80,8 +81,8 @@ def test_a_folder_without_a_page_is_unfinished(made, tmp_path):
 
 
 def test_a_set_of_another_format_is_refused(tmp_path):
-    write(tmp_path, {"1": records(1)}, format=archive.FORMAT + 1)
-    with pytest.raises(DataRefused, match=rf"set\.json.*format {archive.FORMAT + 1}.*make the set again"):
+    write(tmp_path, {"1": records(1)}, format=FORMAT + 1)
+    with pytest.raises(DataRefused, match=rf"set\.json.*format {FORMAT + 1}.*make the set again"):
         opened(tmp_path)
 
 

@@ -12,6 +12,7 @@ from mas_edge.models.workloads import description, folder, folder_data, layout, 
 from mas_edge.models.workloads.buildings import archive
 from mas_edge.models.workloads.buildings.dataset import building
 from mas_edge.models.workloads.buildings.export import export, write_building
+from mas_edge.models.workloads.buildings.records import LABELS
 from mas_edge.models.workloads.buildings.workload import DESCRIPTION
 from mas_edge.models.workloads.folder_files import Building, prepared
 from mas_edge.orchestrator.cli import main
@@ -24,7 +25,7 @@ def records(seed):
     """Views whose values take the whole range of what is stored."""
     rng = np.random.default_rng(seed)
     views = np.zeros(VIEWS, archive.record(PIXELS))
-    for name in archive.LABELS:
+    for name in LABELS:
         kind = views[name].dtype
         views[name] = rng.integers(0, np.iinfo(kind).max, views[name].shape, kind, endpoint=True)
     views["segment_semantic"] %= 18
@@ -45,7 +46,7 @@ def made(tmp_path):
 
 def stored_equal(one, other):
     assert one.views == other.views
-    for name in archive.LABELS:
+    for name in LABELS:
         assert one.stored[name].dtype == other.stored[name].dtype, name
         np.testing.assert_array_equal(one.stored[name], other.stored[name], err_msg=name)
 
@@ -81,7 +82,7 @@ def test_the_folder_workload_makes_the_same_batches_of_it(tmp_path, made):
 def test_every_stored_value_survives(tmp_path_factory, seed):
     root = tmp_path_factory.mktemp("export")
     views = records(seed)
-    labels = {name: views[name].reshape(VIEWS, PIXELS, PIXELS, -1) for name in archive.LABELS}
+    labels = {name: views[name].reshape(VIEWS, PIXELS, PIXELS, -1) for name in LABELS}
     one = Building("attic", tuple(layout.View(seed, n) for n in range(VIEWS)), labels)
     write_building(root, DESCRIBED, one)
     stored_equal(one, prepared(DESCRIBED, root, "attic", root / "cache"))

@@ -24,9 +24,9 @@ from scenes import (
 from skimage.feature import hessian_matrix_det
 from skimage.filters import gaussian, sobel
 
-from mas_edge.models.workloads.buildings import archive
 from mas_edge.models.workloads.buildings import labels as made
 from mas_edge.models.workloads.buildings.labels import labels
+from mas_edge.models.workloads.buildings.records import LABELS
 
 
 def curvatures(frame):
@@ -288,9 +288,9 @@ def rooms():
     return rooms_labels()
 
 
-@pytest.mark.parametrize("name", archive.LABELS)
+@pytest.mark.parametrize("name", LABELS)
 def test_twelve_rooms_have_the_labels_that_they_always_had(rooms, name):
-    """Fails when labels are made differently: then raise archive.FORMAT, so that fingerprints differ."""
+    """Fails when labels are made differently: then raise records.FORMAT, so that fingerprints differ."""
     with np.load(GOLDENS) as goldens:
         golden, found = goldens[name], rooms[name]
     assert (found.dtype, found.shape) == (golden.dtype, golden.shape)
@@ -304,5 +304,5 @@ def test_the_rooms_hold_what_a_label_could_get_wrong(rooms):
     assert {0, 1, 9, 11, 13, 15} <= set(np.unique(rooms["segment_semantic"]))
     assert (rooms["depth_zbuffer"] == made.NO_DEPTH).any()
     assert rooms["principal_curvature"].std((0, 1, 2)).min() > 5
-    for name in archive.LABELS:
+    for name in LABELS:
         assert len(np.unique(rooms[name])) > 4

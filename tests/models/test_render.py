@@ -23,6 +23,7 @@ from mas_edge.models.workloads.buildings.camera import HEIGHT_M, draw_camera, lo
 from mas_edge.models.workloads.buildings.frame import CLASSES
 from mas_edge.models.workloads.buildings.furnish import furnish
 from mas_edge.models.workloads.buildings.plan import DOOR_M, ROOMS, draw_plan
+from mas_edge.models.workloads.buildings.records import LABELS
 from mas_edge.models.workloads.buildings.render import TOGETHER, render
 from mas_edge.models.workloads.buildings.style import KINDS, draw_style
 from mas_edge.models.workloads.buildings.workload import CLASSES as PRIORS
@@ -257,7 +258,7 @@ def test_the_shipped_set_is_the_one_whose_hash_is_written_here():
 def test_the_shipped_set_is_what_the_renderer_makes():
     """Its first building, rendered again; instruction sets round differently, so a few pixels may change."""
     again, shipped = make.views(make.SIZES["demo"], 1, "1"), archive.unpack(archive.SHIPPED, "1", 32)
-    for name in archive.LABELS:
+    for name in LABELS:
         assert (again[name] == shipped[name]).mean() > 0.98, name
 
 

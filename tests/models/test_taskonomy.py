@@ -115,7 +115,7 @@ def test_an_unknown_network_is_refused_with_those_there_are(build):
 
 
 @pytest.mark.parametrize("module", ["dense", "folder", "taskonomy"])
-def test_importing_a_workload_loads_neither_torch_nor_pillow(module):
-    look = "import sys; sys.exit(bool({'torch', 'PIL'} & {*sys.modules}))"
+def test_importing_a_workload_loads_neither_torch_nor_numpy_nor_pillow(module):
+    look = "import sys; sys.exit(len({'torch', 'numpy', 'PIL'} & {*sys.modules}))"
     program = f"import mas_edge.models.workloads.{module}; {look}"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="the pictures need matplotlib (extra orchestrator)")
 
-from mas_edge.orchestrator.job import Decision
+from mas_edge.orchestrator.decision import Decision
 from mas_edge.orchestrator.pictures import affinity, curves
 from mas_edge.orchestrator.report import AffinityTable, Point, Report
 from mas_edge.orchestrator.spec import JobSpec

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from mas_edge.orchestrator.job import Initialised, Judged
 from mas_edge.orchestrator.report import report
 from mas_edge.orchestrator.rounds import Carved, Heard, Merged
 from mas_edge.orchestrator.spec import JobSpec
-from mas_edge.wire.messages import BlobRef, Key, Score, Training, Update
+from mas_edge.wire.messages import BlobRef, Fit, Key, Profile, Score, Spend, Training, Update
 
 TASKS = ("a", "b", "c")
 TRAINING = Training(workload="watch", network="micro", rounds=1, epochs=1, batch=8, lr=0.1, seed=1)
@@ -50,3 +52,19 @@ def test_a_total_over_tasks_of_which_one_is_unknown_is_unknown():
     assert (made.held_out_total, made.held_out_relative, made.unseen_total) == (None, None, None)
     whole = report(SPEC, events(*TASKS))
     assert (whole.held_out_total, whole.held_out_relative, whole.unseen_total) == (1.5, 0.25, 4.5)
+
+
+def spent(phase: str, peak: int) -> Spend:
+    return Spend(job="j", group=GROUP, round=0, phase=phase, wall_s=1.0, cpu_s=1.0, peak_rss_bytes=peak)
+
+
+def test_memory_is_what_each_group_took_at_the_most_on_each_device_and_lost_attempts_stand_apart():
+    fitted = Fit(micro_batch=4, estimated_bytes=300, allowed_bytes=400, killed_bytes=390)
+    profile = Profile(rows=(spent("lost", 390), spent("forward", 250), spent("save", 310)))
+    made = events(*TASKS)
+    second, first = made[2][0], made[2][1].update
+    made[2] = second, Heard(update=msgspec.structs.replace(first, fit=fitted, profile=profile))
+    (row,) = report(SPEC, made).memory
+    assert (row.group, row.device, row.micro_batch, row.checkpointing) == (GROUP, "d1", 4, False)
+    assert (row.peak_bytes, row.estimated_bytes, row.allowed_bytes, row.killed_bytes) == (310, 300, 400, 390)
+    assert report(SPEC, events(*TASKS)).memory == ()

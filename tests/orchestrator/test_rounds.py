@@ -138,3 +138,82 @@ def test_no_events_in_any_order_go_back_a_round_or_count_a_device_twice(events):
 @given(st.permutations([update("d1"), update("d2")]))
 def test_the_order_of_answers_does_not_matter(events):
     assert after(a_run(), *events) == after(a_run(), update("d1"), update("d2"))
+
+
+def not_now(run: Run, device: str, again_s: float = 60.0) -> GaveUp:
+    """The refusal of the assignment that this device has now."""
+    times = next((t.times for t in run.trouble if t.device == device), 0)
+    key = Key(job="j", group="a+b", round=run.round, attempt=times, device=device)
+    return GaveUp(key=key, reason="not-now", detail="temperature: 80 °C", again_s=again_s)
+
+
+def test_a_round_does_not_wait_for_a_device_that_may_not_train_and_asks_it_again_in_the_next():
+    run = a_run()
+    run = after(run, not_now(run, "d2"), update("d1"))
+    assert run.phase == "merging"
+    run = after(run, Merged(group="a+b", round=0, weights=ref("m")))
+    assert [ask.key.device for ask in asks(run)] == ["d1", "d2"]
+
+
+def test_a_refusal_that_comes_last_ends_the_round_as_well():
+    run = after(a_run(), update("d1"))
+    assert after(run, not_now(run, "d2")).phase == "merging"
+
+
+def test_a_device_that_has_been_asked_again_is_waited_for():
+    run = a_run()
+    run = after(run, not_now(run, "d2"))
+    run = after(run, update("d1"), time_s=61.0)
+    assert run.phase == "collecting"
+    assert after(run, not_now(run, "d2"), time_s=62.0).phase == "merging"
+
+
+def test_a_reproducible_job_waits_for_everyone():
+    run = a_run(all_contribute=True)
+    run = after(run, not_now(run, "d2"), update("d1"))
+    assert run.phase == "collecting"
+    assert [ask.key.attempt for ask in asks(run, 60.0)] == [1]
+
+
+def test_a_device_that_may_not_train_and_then_fails_has_all_its_tries_left():
+    run = a_run()
+    for _ in range(5):
+        run = after(run, not_now(run, "d1"))
+    for attempt in (5, 6):
+        run = after(
+            run, GaveUp(key=Key(job="j", group="a+b", round=0, attempt=attempt, device="d1"), reason="x")
+        )
+    assert run.phase == "collecting"
+    assert not run.trouble[0].resting
+
+
+def test_a_device_that_broke_is_waited_for_though_it_rested_before():
+    run = a_run()
+    run = after(run, not_now(run, "d2"))
+    run = after(run, GaveUp(key=Key(job="j", group="a+b", round=0, attempt=1, device="d2"), reason="x"))
+    assert after(run, update("d1")).phase == "collecting"
+
+
+HINTS = st.integers(-(10**12), 10**12).map(float)  # whole seconds: exact sums
+
+
+@given(st.lists(st.tuples(st.sampled_from(["d1", "d2"]), HINTS), max_size=40))
+def test_a_round_that_everybody_declines_neither_fails_nor_stops_asking_nor_floods(declines):
+    run, time_s = a_run(), 0.0
+    for device, again_s in declines:
+        asked = {ask.key.device for ask in asks(run, time_s)}
+        if device not in asked:
+            time_s = max(t.not_before_s for t in run.trouble)
+        before_s, run = time_s, after(run, not_now(run, device, again_s), time_s=time_s)
+        (trouble,) = [t for t in run.trouble if t.device == device]
+        assert run.phase == "collecting"
+        assert rounds.RETRY_S <= trouble.not_before_s - before_s <= rounds.LONGEST_S
+        assert trouble.not_before_s - before_s >= min(
+            rounds.RETRY_S * 2 ** (trouble.times - 1), rounds.LONGEST_S
+        )
+    later_s = time_s + rounds.LONGEST_S
+    assert [ask.key.device for ask in asks(run, later_s)] == ["d1", "d2"]
+    for device in ("d1", "d2"):
+        attempt = next((t.times for t in run.trouble if t.device == device), 0)
+        run = after(run, update(device, attempt=attempt), time_s=later_s)
+    assert run.phase == "merging"

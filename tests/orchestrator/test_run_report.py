@@ -17,6 +17,7 @@ from finished import MODEL, RAPL, a_run
 
 from mas_edge.orchestrator.cli import main
 from mas_edge.orchestrator.page import Named, page
+from mas_edge.orchestrator.report import Memory
 from mas_edge.orchestrator.runs import REPORT, RunReport, read
 from mas_edge.orchestrator.summary import headline, trajectory
 from mas_edge.profiling.report import joules
@@ -230,6 +231,31 @@ def test_co2_is_told_with_the_number_that_was_given(run, made, capsys):
         assert row["co2e_g"]["value"] == pytest.approx(before.cost.attributed_energy_j * 1e-4)
     assert "at 360 g/kWh, as given" in told(capsys, run, "--co2", "360")
     assert all(row["co2e_g"] is None for row in json.loads(told(capsys, run, "--json"))["rows"])
+
+
+def test_memory_and_what_did_not_fit_stand_on_the_page_and_on_the_terminal(tmp_path, made, capsys):
+    took = Memory(
+        group="a",
+        device="d1",
+        micro_batch=4,
+        checkpointing=True,
+        peak_bytes=287_000_000,
+        estimated_bytes=291_000_000,
+        allowed_bytes=300_000_000,
+        cut_statistics=False,
+        killed_bytes=None,
+    )
+    note = "d2 cannot train a from round 1 on ([caps] <b> [/b])"  # a device's words are no markup
+    report = msgspec.structs.replace(made.report, memory=(took,), replans=(note,))
+    run = saved(tmp_path / "run", msgspec.structs.replace(made, report=report))
+    text = page(Named("run", read(run)))
+    assert "d2 cannot train a from round 1 on ([caps] &lt;b&gt; [/b])" in text
+    line = ["d1", "4", "287", "291", "300", "–", "computed twice"]
+    assert any(row[1:] == line for table in Tables(text).tables for row in table)
+    said = " ".join(told(capsys, run).split())
+    assert f"Memory: {note}" in said
+    assert " ".join(line) in said
+    assert "memory" not in page(Named("run", made)).split("<main>")[1].lower()
 
 
 def test_names_cannot_write_into_the_page(made):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 
 import msgspec
@@ -202,3 +203,36 @@ def test_who_still_trains_for_a_job_that_failed_is_told_to_stop(site):
     site.turn(2)
     assert site.server.jobs[0].phase == "failed"
     assert m.Cancel(key=wanted) in second.messages()
+
+
+KEY = m.Key(job="j", group="a", round=0, attempt=0, device="d1")
+HOT = m.Reason(condition="temperature", detail="80.0 °C, asked is less than 70.0 °C")
+
+
+def test_a_device_says_why_it_may_not_train_and_that_is_known_and_one_line(site, caplog):
+    caplog.set_level(logging.INFO, "mas_edge.orchestrator.server")
+    first = site.devices[0]
+    for reasons in ((HOT,), (HOT,), ()):
+        alive = m.Alive(online=True, boot_id="b", reasons=reasons)
+        first.bus.publish(m.alive_topic("f", "d1"), m.encode(alive), retain=True)
+        site.turn()
+        assert site.server.alive["d1"].reasons == reasons
+    assert [record.getMessage() for record in caplog.records] == [
+        "d1 may not train now: temperature: 80.0 °C, asked is less than 70.0 °C",
+        "d1 may train again",
+    ]
+
+
+def test_a_device_that_may_not_train_does_not_hold_up_the_others_nor_fail_the_job(site):
+    first, second = site.devices
+    for attempt in range(SPEC.tries + 2):
+        key = msgspec.structs.replace(KEY, attempt=attempt, device="d1")
+        first.say(m.Declined(key=key, reason="not-now", detail="power: on battery", again_s=60.0))
+    site.turn()
+    site.answer(second, second.assigned().key, 1.0)
+    site.turn(2)
+    (run,) = site.server.jobs[0].runs
+    assert (run.round, site.server.jobs[0].reason) == (1, "")
+    assert [event.again_s for event in site.events() if isinstance(event, GaveUp)] == [60.0] * (
+        SPEC.tries + 2
+    )

@@ -6,7 +6,16 @@ import time
 
 import pytest
 
-from mas_edge.profiling.cpu import host_time, peak_rss_bytes, process_cpu_ns, tree_cpu_ns
+from mas_edge.profiling.cpu import (
+    forget_peak_rss,
+    give_memory_back,
+    host_time,
+    memory_kills,
+    peak_rss_bytes,
+    process_cpu_ns,
+    rss_bytes,
+    tree_cpu_ns,
+)
 
 
 def test_busy_time_leaves_out_idle_waiting_and_steal(tmp_path):
@@ -76,3 +85,26 @@ def test_a_tree_is_a_process_and_all_below_it_with_what_they_waited_for(tmp_path
         (tmp_path / f"proc/{pid}/stat").write_text(stat)
     assert tree_cpu_ns(7, tmp_path) == 1423 + 4 * 10_000_000
     assert tree_cpu_ns(11, tmp_path) is None
+
+
+def test_a_peak_that_was_forgotten_begins_anew():
+    bytearray(40_000_000)
+    give_memory_back()
+    high = peak_rss_bytes(os.getpid())
+    forget_peak_rss()
+    if peak_rss_bytes(os.getpid()) == high:
+        pytest.skip("this kernel does not forget a peak (/proc/self/clear_refs)")
+    now = rss_bytes(os.getpid())
+    assert now <= peak_rss_bytes(os.getpid()) < now + 5_000_000
+    held = bytearray(30_000_000)
+    assert peak_rss_bytes(os.getpid()) > now + 20_000_000
+    assert len(held) == 30_000_000
+
+
+def test_kills_for_want_of_memory_are_the_kernels_count(tmp_path):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/vmstat").write_text("pgfault 12\noom_kill 3\nnr_free 9\n")
+    assert memory_kills(tmp_path) == 3
+    (tmp_path / "proc/vmstat").write_text("pgfault 12\n")
+    assert memory_kills(tmp_path) is None
+    assert memory_kills() is None or memory_kills() >= 0

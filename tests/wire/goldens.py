@@ -23,16 +23,37 @@ GOLDEN: dict[m.Up | m.Down | m.Alive, bytes] = {
         cpus=4,
         sensor=SENSOR,
         refused=(m.Refusal(sensor="nvml", reason="no GPU"),),
+        caps=m.Caps(
+            memory_bytes=500, memory_source="MemoryMax", cpus=1.5, cpus_source="threads", cpus_enforced=False
+        ),
     ): (
         b'{"kind":"hello","device":"pi-3","boot_id":"b7",'
         b'"versions":{"mas_edge":"0.1.0","python":"3.11.7","torch":"2.13.0"},'
         b'"workloads":[{"workload":"watch","tasks":["gravity","jerk"],"clients":["1","2"],"fingerprint":"f0"}],'
         b'"spooled":[' + KEY_JSON + b'],"cpus":4,"sensor":' + SENSOR_JSON + b","
-        b'"refused":[{"sensor":"nvml","reason":"no GPU"}]}'
+        b'"refused":[{"sensor":"nvml","reason":"no GPU"}],'
+        b'"caps":{"memory_bytes":500,"memory_source":"MemoryMax","cpus":1.5,"cpus_source":"threads",'
+        b'"cpus_enforced":false}}'
     ),
     m.Accepted(key=KEY): b'{"kind":"accepted","key":' + KEY_JSON + b"}",
-    m.Declined(key=KEY, reason="no-data", detail="client 7 is not here"): (
-        b'{"kind":"declined","key":' + KEY_JSON + b',"reason":"no-data","detail":"client 7 is not here"}'
+    m.Declined(
+        key=KEY,
+        reason="memory",
+        detail="needs 290 MB",
+        shortage=m.Shortage(
+            micro_batch=1,
+            checkpointing=True,
+            needed_bytes=290,
+            allowed_bytes=250,
+            encoder_bytes=270,
+            decoders=(m.TaskBytes(task="jerk", bytes=20),),
+            peak_bytes=251,
+        ),
+        again_s=60.0,
+    ): (
+        b'{"kind":"declined","key":' + KEY_JSON + b',"reason":"memory","detail":"needs 290 MB",'
+        b'"shortage":{"micro_batch":1,"checkpointing":true,"needed_bytes":290,"allowed_bytes":250,'
+        b'"encoder_bytes":270,"decoders":[{"task":"jerk","bytes":20}],"peak_bytes":251},"again_s":60.0}'
     ),
     m.Failed(key=KEY, reason="memory"): b'{"kind":"failed","key":' + KEY_JSON + b',"reason":"memory"}',
     m.Progress(key=KEY, phase="train", step=5, steps=40, energy_j=1.5): (
@@ -71,6 +92,7 @@ GOLDEN: dict[m.Up | m.Down | m.Alive, bytes] = {
             profiler_cpu_s=0.01,
             refused=(m.Refusal(sensor="nvml", reason="no GPU"),),
         ),
+        fit=m.Fit(micro_batch=16, estimated_bytes=240, allowed_bytes=250),
     ): (
         b'{"kind":"update","key":' + KEY_JSON + b',"weights":' + REF_JSON + b',"examples":128,'
         b'"trained":[{"task":"jerk","count":128.0,"loss_sum":64.5}],'
@@ -83,12 +105,16 @@ GOLDEN: dict[m.Up | m.Down | m.Alive, bytes] = {
         b'"baseline":{"power_w":2.5,"u_w":0.1,"how":"measured","n":30,"drift_w":-0.2},'
         b'"machine":{"governor":"schedutil","temperature_c":48.5,"throttled":false},'
         b'"sampling":{"wall_s":2.0,"samples":19,"gaps":1},"profiler_cpu_s":0.01,'
-        b'"refused":[{"sensor":"nvml","reason":"no GPU"}]}}'
+        b'"refused":[{"sensor":"nvml","reason":"no GPU"}]},'
+        b'"fit":{"micro_batch":16,"estimated_bytes":240,"allowed_bytes":250}}'
     ),
     m.Need(digest="ab" * 32, ranges=((0, 2), (5, 6))): (
         b'{"kind":"need","digest":"' + b"ab" * 32 + b'","ranges":[[0,2],[5,6]]}'
     ),
-    m.Alive(online=False, boot_id="b7"): b'{"kind":"alive","online":false,"boot_id":"b7"}',
+    m.Alive(online=True, boot_id="b7", reasons=(m.Reason(condition="power", detail="on battery"),)): (
+        b'{"kind":"alive","online":true,"boot_id":"b7",'
+        b'"reasons":[{"condition":"power","detail":"on battery"}]}'
+    ),
     m.Welcome(boot_id="b7"): b'{"kind":"welcome","boot_id":"b7"}',
     m.Greet(): b'{"kind":"greet"}',
     m.Assign(

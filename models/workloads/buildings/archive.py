@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from mas_edge.models.tasks import DataRefused, UnknownChoice
+from mas_edge.models.workloads.buildings.records import FORMAT, LABELS
 from mas_edge.wire.host import write_atomic
 
 if TYPE_CHECKING:
@@ -30,24 +31,8 @@ if TYPE_CHECKING:
 
     from mas_edge.models.tasks import Array
 
-FORMAT = 1
-"""Changes when records are laid out or labels are computed differently."""
-
 PAGE = "set.json"
 SHIPPED = Path(__file__).with_name("demo.npz")
-
-LABELS: dict[str, tuple[str, int]] = {
-    "segment_semantic": ("u1", 1),
-    "depth_zbuffer": ("<u2", 1),
-    "normal": ("u1", 3),
-    "keypoints2d": ("<u2", 1),
-    "edge_texture": ("<u2", 1),
-    "edge_occlusion": ("<u2", 1),
-    "reshading": ("u1", 1),
-    "principal_curvature": ("u1", 2),
-    "rgb": ("u1", 3),
-}
-"""Stored type and channels of each label, in Taskonomy's names."""
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mas_edge.models.tasks import DataRefused, UnknownChoice
 from mas_edge.models.workloads import folder_data, layout
 from mas_edge.models.workloads.buildings import archive
+from mas_edge.models.workloads.buildings.records import LABELS
 from mas_edge.models.workloads.folder_files import Building
 
 if TYPE_CHECKING:
@@ -60,5 +61,5 @@ def stored(views: NDArray[np.void]) -> dict[str, Array]:
     """Each label of the records, (N, S, S, C), not copied."""
     return {
         name: views[name] if channels > 1 else views[name][..., None]
-        for name, (_, channels) in archive.LABELS.items()
+        for name, (_, channels) in LABELS.items()
     }

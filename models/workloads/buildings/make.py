@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mas_edge.models.tasks import DataRefused, UnknownChoice, WorkloadError
-from mas_edge.models.workloads.buildings import archive
+from mas_edge.models.workloads.buildings import archive, records
 from mas_edge.wire.folders import whole_folder
 from mas_edge.wire.host import die_with_parent
 
@@ -65,7 +65,7 @@ SIZES = {"tiny": Size(4, 1, 12, 16), "demo": Size(8, 2, 32, 32), "bench": Size(3
 
 def place(cache: Path, preset: str, seed: int) -> Path:
     """Where a set lies under a cache; raises UnknownChoice for the preset."""
-    named = f"{VERSION} {archive.FORMAT} {preset} {_size(preset)} {seed}"
+    named = f"{VERSION} {records.FORMAT} {preset} {_size(preset)} {seed}"
     return cache / f"buildings-{preset}-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
 
 

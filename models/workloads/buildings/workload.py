@@ -10,7 +10,7 @@ size are read from the folder that a source names as root.
 What the stored values mean is the same ``Description`` that a folder of one's own has; normalisation and
 constant predictors in it are measured on the training buildings by ``statistics`` and frozen here.
 
-Importing this loads neither torch nor any view: both daemons do it.
+Importing this loads neither torch nor numpy nor any view: both daemons do it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
-import numpy as np
 
 from mas_edge.models.tasks import Array, Preset, Task, Workload
 from mas_edge.models.workloads import folder
-from mas_edge.models.workloads.buildings import archive
-from mas_edge.models.workloads.buildings.dataset import dataset
+from mas_edge.models.workloads.buildings import records
 from mas_edge.models.workloads.description import Description, Label, Mask
 
 if TYPE_CHECKING:
@@ -113,7 +111,7 @@ DESCRIPTION = Description(
 )
 """Means, deviations and constants are fitted on buildings 1 to 8 and frozen: others make another workload."""
 
-DEFINITION = f"""buildings {archive.FORMAT}
+DEFINITION = f"""buildings {records.FORMAT}
 view: rendered, then the labels of the Taskonomy annotators scaled from 512 pixels, as stored in its pictures
 {msgspec.json.encode(DESCRIPTION).decode()}
 held out: the last max(1, round(share * n)) views of each building
@@ -130,19 +128,19 @@ def draw(task: Task, inputs: Array, target: Array, axes: Any) -> None:
     """Picture one example's target: classes, normals and curvatures in colours, else grey."""
     del inputs  # the task rgb shows it
     label = DESCRIPTION.tasks[task.name]
+    colours, low, high = ("tab20", 1, 20) if label.kind == "classes" else ("gray", 0, 1)
+    shown = _picture(task.name, label, target)
+    axes.imshow(shown, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+    axes.set(xticks=(), yticks=(), facecolor="black")
+
+
+def _picture(name: str, label: Label, target: Array) -> Array:
+    """Grey (H, W) or colour (H, W, 3) in [0, 1] of a normalised target; of classes the id, NaN for none."""
+    import numpy as np  # noqa: PLC0415 - the daemons do without
+
     if label.kind == "classes":
-        axes.imshow(
-            np.where(target > 0, target, np.nan), cmap="tab20", vmin=1, vmax=20, interpolation="nearest"
-        )
-        axes.set_facecolor("black")
-    else:
-        axes.imshow(_picture(task.name, label, target), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set(xticks=(), yticks=())
-
-
-def _picture(name: str, label: Label, target_CHW: Array) -> Array:
-    """Grey (H, W) or colour (H, W, 3) in [0, 1] of a normalised target."""
-    stored: Array = target_CHW.transpose(1, 2, 0) * np.array(label.std) + np.array(label.mean)
+        return np.where(target > 0, target, np.nan)
+    stored: Array = target.transpose(1, 2, 0) * np.array(label.std) + np.array(label.mean)
     match name:
         case "depth_zbuffer":
             grey = np.minimum(stored / (512 * _SHOWN_DEPTH_M), 1)
@@ -187,7 +185,9 @@ PRESETS = (
 
 def _dataset(source: Source, view: View, held_out_share: float) -> Dataset:
     """The shipped buildings, or those under the source's root."""
-    return dataset(DESCRIPTION, archive.SHIPPED, source, view, held_out_share)
+    from mas_edge.models.workloads.buildings import archive, dataset  # noqa: PLC0415 - import numpy
+
+    return dataset.dataset(DESCRIPTION, archive.SHIPPED, source, view, held_out_share)
 
 
 workload: Workload = replace(
