@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import math
 import os
 import queue
@@ -112,6 +113,8 @@ class _Worker:
         from mas_edge.models import net as nets  # noqa: PLC0415
         from mas_edge.models import weights  # noqa: PLC0415
 
+        if not gc.get_freeze_count():  # or each collection would look through all of torch: 31 ms
+            gc.freeze()
         if work.number in self._halted:
             raise train.Cancelled("before it began")
         assign, training = work.assign, work.assign.training
