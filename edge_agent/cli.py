@@ -73,7 +73,8 @@ def run(options: argparse.Namespace) -> int:
     from mas_edge.wire.host import HangUp, StopSignal, setup_logs  # noqa: PLC0415
 
     setup_logs()
-    serve(options.config, StopSignal(), HangUp())
+    with StopSignal() as stop:
+        serve(options.config, stop, HangUp())
     return 0
 
 

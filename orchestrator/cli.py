@@ -189,7 +189,8 @@ def serve(options: argparse.Namespace) -> int:
 
     setup_logs()
     config = load_config(options.config, service.OrchestratorConfig)
-    failed = service.serve(config, StopSignal(), until_done=options.until_done)
+    with StopSignal() as stop:
+        failed = service.serve(config, stop, until_done=options.until_done)
     for reason in failed:
         print(f"mas: job failed: {reason}", file=sys.stderr)
     return BROKEN if failed else 0

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+    from typing_extensions import Self
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -134,14 +136,22 @@ class _JsonLines(logging.Formatter):
 class StopSignal:
     """Becomes set when the process is asked to end; a second signal ends it at once.
 
+    Hears SIGTERM and SIGINT while it is entered, and leaves them afterwards to whom it had them from.
     ``wake`` is called in the signal handler, for a loop that waits for something else.
     """
 
     def __init__(self, wake: Callable[[], None] | None = None) -> None:
         self._event = threading.Event()
         self._wake = wake
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._caught)
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._before = {n: signal.signal(n, self._caught) for n in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _caught(self, number: int, _frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)

@@ -129,12 +129,12 @@ def test_a_stop_signal_is_a_flag_and_the_second_one_ends_the_process():
     child = run("""
         import time
         from mas_edge.wire.host import StopSignal
-        stop = StopSignal(lambda: print("woken", flush=True))
-        print(stop.is_set(), flush=True)
-        while not stop.wait(5):
-            pass
-        print(stop.is_set(), flush=True)
-        time.sleep(5)
+        with StopSignal(lambda: print("woken", flush=True)) as stop:
+            print(stop.is_set(), flush=True)
+            while not stop.wait(5):
+                pass
+            print(stop.is_set(), flush=True)
+            time.sleep(5)
     """)
     assert child.stdout.readline() == "False\n"
     child.send_signal(signal.SIGTERM)
@@ -143,6 +143,13 @@ def test_a_stop_signal_is_a_flag_and_the_second_one_ends_the_process():
     child.send_signal(signal.SIGTERM)
     child.communicate()
     assert child.returncode == -signal.SIGTERM
+
+
+def test_the_signals_are_given_back_when_nobody_waits_for_a_stop_any_more():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with host.StopSignal():
+        assert signal.getsignal(signal.SIGINT) is not before[1]
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux")
