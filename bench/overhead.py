@@ -107,7 +107,7 @@ class Sampler:
         reap_orphans()
         self.seen.cpu_s = cpu_of_the_reaped_s() - self._before_s
         for process, cpu_s in self._cpu_s.items():
-            self.seen.role_cpu_s[self._roles[process]] += cpu_s
+            self.seen.role_cpu_s[self._roles.get(process, "others")] += cpu_s
         if self._acknowledged:
             self.seen.socket_mb = sum(self._acknowledged.values()) / 1e6
 

@@ -4,7 +4,8 @@ From the moment an assignment is accepted until its answer is stored, time is cu
 quarter of a second: at the worker's signs of life while it trains (its phases and their processor time
 come with them), at the loop's turns while weights travel (phases ``fetch`` and ``upload``, with the
 daemon's own processor time; while the worker trains that is phase ``runtime``). The pure ledger attributes
-each slice. A reading that fails makes its slice longer, up to five seconds. The ledger lies on disk, at
+each slice. A reading that fails makes its slice longer, up to five seconds. Each slot of the agent has a
+training of its own in hand (``tabs``), and a slice has shares of all of them. The ledger lies on disk, at
 most five seconds old: after a kill, what it holds of an unfinished training is reported as phase ``lost``, so
 that no joule goes missing.
 
@@ -23,13 +24,14 @@ import msgspec
 
 from mas_edge.edge_agent.facts import today
 from mas_edge.edge_agent.moments import Moment, cut, look
-from mas_edge.edge_agent.room import Room
+from mas_edge.edge_agent.tabs import Tab, daemons
 from mas_edge.profiling import baseline as baselines
 from mas_edge.profiling import ledger as books
 from mas_edge.profiling import machine
 from mas_edge.profiling.ledger import Ledger, Slice, Use
 from mas_edge.wire.host import boot_id, write_atomic
 from mas_edge.wire.messages import Baseline, Key, Profile, Spend, Trace
+from mas_edge.wire.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -46,15 +48,15 @@ SLICE_S = 0.25
 SAVE_S = 5.0
 DAYS = 8
 """Local dates of which the joules are kept."""
-RESTING = "idle"
-"""The worker's phase between two works, which is nobody's."""
+FULL_DISK = "what is spooled stays, nothing is trained until there is some"
 
 
 class _Kept(msgspec.Struct, frozen=True):
-    """What is on disk: the bill so far and whose training is unfinished."""
+    """What is on disk: the bill so far and whose trainings are unfinished."""
 
     boot: str
-    key: Key | None
+    keys: tuple[Key, ...]
+    """Of the trainings in hand, those whose bill was not made yet."""
     ledger: Ledger
     days: tuple[tuple[str, float], ...] = ()
     """Attributed joules by local date, the day written last at the end."""
@@ -63,7 +65,7 @@ class _Kept(msgspec.Struct, frozen=True):
 class Account:
     """The agent's ledger and the meter behind it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a bill rests on, built in one place
         self,
         path: Path,
         meter: Meter,
@@ -74,6 +76,7 @@ class Account:
         *,
         room: Room | None = None,
         today: Callable[[], str] = today,
+        slots: int = 1,
     ) -> None:
         """``spooled`` names the trainings whose bill stands in an answer on disk already.
 
@@ -83,23 +86,21 @@ class Account:
         """
         self._watch, self._refused = watch, refused
         self._path, self._meter, self._bus = path, meter, bus
-        self.room, self._today = room or Room(path.parent), today
+        self.room, self._today = room or Room(path.parent, FULL_DISK), today
         self._days: tuple[tuple[str, float], ...] = ()
         self._stored = baselines.load(path.with_name("baseline.json"))
         self._machine = machine.look()
         self._idle = self._baseline()
         self._held: tuple[Use, ...] = ()
-        self._key: Key | None = None
-        self._phase = "fetch"
-        self._phases: dict[str, PhaseTime] = {}
+        self._tabs = tuple(Tab() for _ in range(slots))
         self._since: Moment | None = None
         self._saved_s = time.monotonic()
         self._ledger = self._recover(spooled)
 
-    @property
-    def energy_j(self) -> float | None:
-        """Attributed joules of the training in hand so far; None if unknown."""
-        rows = books.rows(self._ledger, self._key) if self._key else ()
+    def energy_j(self, slot: int = 0) -> float | None:
+        """Attributed joules of the slot's training so far; None if unknown."""
+        key = self._tabs[slot].key
+        rows = books.rows(self._ledger, key) if key else ()
         known = [row.attributed_energy_j for row in rows if row.attributed_energy_j is not None]
         return sum(known) if known else None
 
@@ -108,44 +109,62 @@ class Account:
         """Joules that training took on this local date so far; those of unknown share count whole."""
         return dict(self._days).get(self._today(), 0.0)
 
-    def begin(self, key: Key) -> None:
-        """An assignment was accepted; said again, it changes nothing."""
-        if self._key != key:
-            self._slice((), flush=True)
+    def begin(self, key: Key, slot: int = 0) -> None:
+        """An assignment was accepted into a slot; said again, it changes nothing."""
+        tab = self._tabs[slot]
+        if tab.key != key:
+            self._slice(flush=True)
             self._machine = machine.look()
             self._idle = self._baseline()
-            self._key, self._phase, self._since = key, "fetch", self._since or look(self._meter, self._bus)
+            tab.begin(key)
+            self._since = self._since or look(self._meter, self._bus)
 
-    def train(self, *, warm: bool) -> None:
+    def wait(self, slot: int) -> None:
+        """The weights are here, but no memory for the training beside another."""
+        self._slice()
+        self._tabs[slot].doing = "wait"
+
+    def train(self, slot: int = 0, *, warm: bool) -> None:
         """The weights are here: the worker's signs of life make the slices; a new one counts from zero."""
-        self._slice(())
-        self._phase = "runtime"
-        if not warm:
-            self._phases = {}
+        self._slice()
+        self._tabs[slot].train(warm=warm)
+
+    def follow(self, pid: int | None, slot: int) -> None:
+        """The slot's worker is this process."""
+        if len(self._tabs) > 1:
+            self._tabs[slot].follow(pid)
 
     def tick(self) -> None:
         """A turn of the loop: a slice, if it is time for one and no worker makes them."""
-        since = self._since
-        if since and self._phase != "runtime" and since.age_s > SLICE_S:
-            self._slice(())
+        if any(tab.key and tab.doing != "runtime" for tab in self._tabs) and self._due:
+            self._slice()
 
     def heard(
-        self, phases: tuple[PhaseTime, ...], examples: int = 0, peak_rss_bytes: int | None = None
+        self,
+        phases: tuple[PhaseTime, ...],
+        examples: int = 0,
+        peak_rss_bytes: int | None = None,
+        slot: int = 0,
     ) -> None:
-        """A sign of life of the worker; what it finished and its peak memory come with the last one."""
-        uses = tuple(use for phase in phases if (use := self._use(phase)) is not None)
-        self._phases = {phase.phase: phase for phase in phases}
+        """A sign of life of a worker; what it finished and its peak memory come with the last one."""
+        tab = self._tabs[slot]
+        uses = tab.heard(phases)
         if uses and (examples or peak_rss_bytes):
             last = msgspec.structs.replace(uses[-1], examples=examples, peak_rss_bytes=peak_rss_bytes)
             uses = (*uses[:-1], last)
-        if self._key:
-            self._slice(uses)
+        if tab.key:
+            self._held += uses
+            if len(self._tabs) == 1 or self._due:  # of several workers not each word ends a slice
+                self._slice()
 
-    def bill(self, train_device: str) -> Profile:
-        """All that was not billed yet; what follows (``upload``) comes with the next bill."""
-        self._slice((), flush=True)
-        made, now = self._ledger, machine.since(self._machine, machine.look())
-        profile = Profile(
+    def bill(self, train_device: str, slot: int = 0) -> Profile:
+        """All that was not billed yet, less what other slots train; what follows comes with the next bill."""
+        self._slice(flush=True)
+        own, now = self._tabs[slot], machine.since(self._machine, machine.look())
+        others = [tab.unbilled for tab in self._tabs if tab is not own and tab.unbilled]
+        made, self._ledger = books.part(self._ledger, others)
+        own.doing, own.billed = "upload", True
+        return Profile(
             rows=_throttled(books.rows(made)) if now.throttled else books.rows(made),
             sensor=self._meter.sensor,
             idle_w=self._idle.power_w if self._idle else None,
@@ -160,31 +179,33 @@ class Account:
             profiler_cpu_s=made.profiler_cpu_s,
             refused=self._refused,
         )
-        self._ledger, self._phase = Ledger(), "upload"
-        return profile
 
     def save(self) -> None:
         """Put the ledger on disk; after ``bill`` only once the bill itself is there."""
         self._saved_s = time.monotonic()
         with self.room.writing():
-            kept = _Kept(boot_id(), self._key, self._ledger, self._days)
+            keys = tuple(tab.unbilled for tab in self._tabs if tab.unbilled)
+            kept = _Kept(boot_id(), keys, self._ledger, self._days)
             write_atomic(self._path, msgspec.json.encode(kept))
 
-    def lose(self, peak_rss_bytes: int | None = None) -> None:
-        """The training in hand is given up: its joules stay, as phase ``lost``, and its peak memory."""
-        if self._key:
-            self._slice((), peak_rss_bytes)
-            self._ledger = books.lose(self._ledger, self._key)
-            self._phase = "upload"
+    def lose(self, peak_rss_bytes: int | None = None, slot: int = 0) -> None:
+        """The slot's training is given up: its joules stay, as phase ``lost``, and its peak memory."""
+        tab = self._tabs[slot]
+        if tab.key:
+            self._slice()
+            self._ledger = books.lose(self._ledger, tab.key, peak_rss_bytes)
+            tab.doing = "upload"
             self.save()
 
     def end(self, key: Key) -> None:
-        """The answer is stored, or not wanted: nothing is in hand, unless the next training is already."""
-        if self._key != key:
-            return
-        self._slice(())
-        self._key, self._since = None, None
-        self.save()
+        """The answer is stored, or not wanted: its slot has nothing in hand, unless the next is already."""
+        for tab in self._tabs:
+            if tab.key == key:
+                self._slice()
+                tab.key = None
+                if not any(other.key for other in self._tabs):
+                    self._since = None
+                self.save()
 
     def close(self) -> None:
         """Put the rest on disk and let go of the meter."""
@@ -193,47 +214,22 @@ class Account:
 
     # --- inside --------------------------------------------------------------------------------
 
-    def _use(self, phase: PhaseTime) -> Use | None:
-        before = self._phases.get(phase.phase)
-        wall_s = phase.wall_s - (before.wall_s if before else 0.0)
-        cpu_s = phase.cpu_s - (before.cpu_s if before else 0.0)
-        if self._key is None or phase.phase == RESTING or wall_s <= 0.0:
-            return None
-        key = self._key
-        return Use(
-            job=key.job,
-            group=key.group,
-            round=key.round,
-            phase=phase.phase,
-            wall_s=wall_s,
-            cpu_s=max(cpu_s, 0.0),
-        )
+    @property
+    def _due(self) -> bool:
+        return self._since is not None and self._since.age_s > SLICE_S
 
-    def _slice(
-        self, uses: tuple[Use, ...], peak_rss_bytes: int | None = None, *, flush: bool = False
-    ) -> None:
+    def _slice(self, *, flush: bool = False) -> None:
         """Charge the time since the last slice; without a reading it is put off, unless ``flush``."""
-        if self._since is None or self._key is None:
+        if self._since is None:
             return
         start_s = time.thread_time()
+        if len(self._tabs) > 1:
+            self._held += tuple(use for tab in self._tabs for use in tab.silent())
         first, last = self._since, look(self._meter, self._bus, self._since)
         if last.reading is None and not flush and last.seen_ns - first.seen_ns < SAVE_S * 1e9:
-            self._held += uses
             return
-        uses, self._held, self._since = (*self._held, *uses), (), last
-        wall_s = (last.seen_ns - first.seen_ns) / 1e9
-        own = Use(
-            job=self._key.job,
-            group=self._key.group,
-            round=self._key.round,
-            phase=self._phase,
-            wall_s=0.0 if self._phase == "runtime" else wall_s,
-            cpu_s=last.own_cpu_s - first.own_cpu_s,
-            sent_bytes=last.sent_bytes - first.sent_bytes,
-            received_bytes=last.received_bytes - first.received_bytes,
-            peak_rss_bytes=peak_rss_bytes,
-        )
-        self._charge(cut(first, last, (*uses, own), time.thread_time() - start_s))
+        uses, self._held, self._since = (*self._held, *daemons(self._tabs, first, last)), (), last
+        self._charge(cut(first, last, uses, time.thread_time() - start_s))
 
     def _charge(self, piece: Slice) -> None:
         idle, gain_u, before = self._idle, self._meter.sensor.gain_u, self._ledger
@@ -264,9 +260,11 @@ class Account:
             log.warning("%s is not a whole ledger (%s): what it held is lost", self._path, error)
             return Ledger()
         self._days = kept.days
-        if kept.key in spooled:  # killed between the answer and the ledger: its joules are in the answer
-            return Ledger()
-        ledger = books.lose(kept.ledger, kept.key) if kept.key else kept.ledger
+        ledger, lost = kept.ledger, [key for key in kept.keys if key not in spooled]
+        if len(lost) < len(kept.keys):  # killed between an answer and the ledger: that is in the answer
+            _, ledger = books.part(ledger, lost)
+        for key in lost:
+            ledger = books.lose(ledger, key)
         if kept.boot != boot_id():  # the trace's clock began anew
             ledger = msgspec.structs.replace(ledger, trace=Trace())
         return ledger

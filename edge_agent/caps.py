@@ -1,12 +1,12 @@
-"""How much memory and processor time the agent with its worker may take, and who holds it to that.
+"""How much memory and processor time the agent with its workers may take, and who holds it to that.
 
 ``Fence.set`` looks first at what is in force: the limits of the process' control group and of all above it,
 which is what MemoryMax and CPUQuota of its unit are. Where ``[caps]`` asks for less, it moves the process
 into a group of its own below: root may, and an agent whose subtree was delegated (v2; systemd's Delegate=
-hands out no memory or cpu controller on v1). The group holds daemon and worker together; the worker asks to
-be killed first (oom_score_adj), so that the daemon lives. Where that is refused, the worker gets an
-RLIMIT_DATA, which counts what is mapped rather than resident, and processor time is held by the number of
-threads only; both are labelled as not enforced.
+hands out no memory or cpu controller on v1). The group holds daemon and workers together; a worker asks to
+be killed first (oom_score_adj), so that the daemon lives. Where that is refused, each worker gets an
+RLIMIT_DATA for its part, which counts what is mapped rather than resident, and processor time is held by the
+number of threads only; both are labelled as not enforced.
 
 Sources: the kernel's admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst and scheduler/sched-bwc.rst;
 cgroups(7), proc_pid_mountinfo(5), getrlimit(2). It measures nothing, and knows nothing of training.
@@ -76,7 +76,7 @@ class Fence:
         self._root, self._pid = root, os.getpid() if pid is None else pid
         self._made: dict[str, _Place] = {}  # controller -> the group that we made for it
         self._worker_bytes: int | None = None
-        self._worker: int | None = None
+        self._workers: dict[int, int] = {}  # slot -> process
 
     def set(self, asked: CapsConfig) -> Caps:
         """Hold us to what is asked, if nothing does already; what is in force now. May be called again.
@@ -100,11 +100,11 @@ class Fence:
             cpus_enforced=cpu_enforced,
         )
 
-    def around(self, worker: int, own_bytes: int) -> None:
+    def around(self, worker: int, own_bytes: int, slot: int = 0, slots: int = 1) -> None:
         """Limit a worker that was just started, where no group does; ``own_bytes`` are the daemon's."""
-        self._worker = worker
+        self._workers[slot] = worker
         if self._worker_bytes is not None:
-            limit = max(self._worker_bytes - own_bytes, 0)
+            limit = max(self._worker_bytes - own_bytes, 0) // slots
             with suppress(ProcessLookupError):
                 resource.prlimit(worker, resource.RLIMIT_DATA, (limit, limit))
 
@@ -150,17 +150,18 @@ class Fence:
 
     def _move(self, group: Path) -> None:
         (group / "cgroup.procs").write_text(str(self._pid))
-        if self._worker is not None:
+        for worker in self._workers.values():
             with suppress(ProcessLookupError):
-                (group / "cgroup.procs").write_text(str(self._worker))
+                (group / "cgroup.procs").write_text(str(worker))
 
 
-def threads(caps: Caps, processors: int) -> int:
-    """How many threads to train with: as many as the processor time feeds, one where nobody limits it."""
+def threads(caps: Caps, processors: int, slots: int = 1) -> int:
+    """Threads of each training: as many as its part of the processor time feeds, one without a limit."""
     if caps.cpus is None:
         return 1
-    whole = math.ceil(caps.cpus) if caps.cpus_enforced else math.floor(caps.cpus)
-    return min(max(whole, 1), processors)
+    part = caps.cpus / slots
+    whole = math.ceil(part) if caps.cpus_enforced else math.floor(part)
+    return max(min(whole, processors // slots), 1)
 
 
 def in_words(caps: Caps) -> str:

@@ -11,15 +11,20 @@ from mas_edge.edge_agent.conditions import Conditions
 from mas_edge.profiling.choice import EnergyConfig
 from mas_edge.wire.link import BrokerConfig
 
+MOST_SLOTS = 16
+"""A training process takes 291 MB before it has a network."""
+
 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``[train]`` table. CUDA is used where torch finds it, and is not tested by us.
 
-    ``threads`` None: as many as a limit of processor time feeds, one without a limit.
+    ``threads`` of each training; None: as many as a limit of processor time feeds, one without a limit.
+    ``slots`` is how many trainings run at a time, all under the one limit.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    slots: Annotated[int, msgspec.Meta(ge=1, le=MOST_SLOTS)] = 1
 
 
 class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

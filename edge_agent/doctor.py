@@ -72,6 +72,8 @@ def examine(config: AgentConfig, *, baseline_s: float | None) -> Iterator[Findin
         limits = _limits(config)
         yield findings.caps(limits, in_words(limits))
         yield findings.memory(psutil.virtual_memory().available, limits.memory_bytes)
+        if config.train.slots > 1:
+            yield findings.slots(config.train.slots, limits.memory_bytes, _threads(config, limits))
         yield findings.disk(psutil.disk_usage(config.state).free, config.state)
         yield findings.clock(synchronised=_synchronised())
         able = {}
@@ -195,13 +197,17 @@ def _round(
                 meter=meter,
                 idle=idle,
                 memory_bytes=allowed_bytes(limits.memory_bytes, rss_bytes(os.getpid()) or 0, None),
-                threads=config.train.threads or threads(limits, psutil.cpu_count() or 1),
+                threads=_threads(config, limits),
                 folder=Path(folder),
             )
         except (dry_round.DryRoundFailed, MeterUnavailable) as error:
             remedy = "what the agent would say of it: journalctl -u mas-agent"
             return Finding(about=about, level="error", text=str(error), remedy=remedy)
     return findings.round_cost(cost, meter.sensor.method if meter else "")
+
+
+def _threads(config: AgentConfig, limits: Caps) -> int:
+    return config.train.threads or threads(limits, psutil.cpu_count() or 1, config.train.slots)
 
 
 # --- what systemd knows ---------------------------------------------------------------------------

@@ -97,6 +97,21 @@ def memory(available_bytes: int, cap_bytes: int | None) -> Finding:
     return Finding(about="memory", level="ok", text=text)
 
 
+def slots(number: int, cap_bytes: int | None, threads: int) -> Finding:
+    """Whether so many training processes fit beside each other."""
+    text = f"{number} trainings at a time, {threads} thread{'s' * (threads > 1)} each"
+    if cap_bytes is None:
+        remedy = f"MemoryMax in {LIMITS}, or [caps] memory_bytes: without a limit none waits for another"
+        return Finding(about="slots", level="warning", text=f"{text}, whatever they take", remedy=remedy)
+    if cap_bytes < number * WORKER_BYTES:
+        text = (
+            f"{text}, but the agent may have {_mb(cap_bytes)} and torch takes {_mb(WORKER_BYTES)} a process"
+        )
+        remedy = f"[train] slots = {max(cap_bytes // WORKER_BYTES, 1)}, or more memory: they wait for another"
+        return Finding(about="slots", level="warning", text=text, remedy=remedy)
+    return Finding(about="slots", level="ok", text=text)
+
+
 def disk(free_bytes: int, folder: str) -> Finding:
     """Whether weights and finished updates have room."""
     text = f"{_mb(free_bytes)} free in {folder}"

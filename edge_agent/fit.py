@@ -8,8 +8,9 @@ which the worker was killed for memory, and all that need as much, are out.
 
     peak = resident + 3 x weights + a few MB + factor x micro-batch x (bytes held per example)
 
-Three times the weights: gradient, momentum, step. The factor stands for what a dry step cannot count;
-bench/memory.py measures it and docs/results/memory.md has the estimate's error. It measures nothing itself.
+Three times the weights: gradient, momentum, step; FedProx also keeps those that came. The factor stands for
+what a dry step cannot count; bench/memory.py measures it and docs/results/memory.md has the estimate's error.
+It measures nothing itself.
 """
 
 from __future__ import annotations
@@ -144,10 +145,10 @@ def _parts(footprint: Footprint, way: Fit, *, measure: bool) -> tuple[int, dict[
         held += AGAIN * max(encoder.again_bytes, *(part.again_bytes for part in decoders.values()))
     at_rest = footprint.resident_bytes - sum(part.weights_bytes for part in decoders.values())
     of_decoders = {
-        task: round(4 * part.weights_bytes + scale * _held_bytes(part, way))
+        task: round((1 + footprint.copies) * part.weights_bytes + scale * _held_bytes(part, way))
         for task, part in decoders.items()
     }
-    return round(at_rest + 3 * encoder.weights_bytes + START_BYTES + scale * held), of_decoders
+    return round(at_rest + footprint.copies * encoder.weights_bytes + START_BYTES + scale * held), of_decoders
 
 
 def _held_bytes(part: Part, way: Fit) -> float:
@@ -155,11 +156,19 @@ def _held_bytes(part: Part, way: Fit) -> float:
     return part.kept_bytes if way.checkpointing else part.example_bytes
 
 
-def allowed_bytes(cap_bytes: int | None, own_bytes: int, killed: Fit | None) -> int | None:
-    """What the worker may have resident: the cap less the daemon's own, and what it was killed at before."""
-    limits = [] if cap_bytes is None else [cap_bytes - own_bytes]
+def allowed_bytes(cap_bytes: int | None, taken_bytes: int, killed: Fit | None) -> int | None:
+    """What the worker may have resident: the cap less what is taken, and what it was killed at before.
+
+    Taken is what the daemon has, and workers of other slots have or will have.
+    """
+    limits = [] if cap_bytes is None else [cap_bytes - taken_bytes]
     limits += [killed.killed_bytes] if killed and killed.killed_bytes is not None else []
     return min(limits, default=None)
+
+
+def droppable(file_bytes: int) -> int:
+    """Of the pages of files that a worker has resident, those that the kernel may drop."""
+    return max(0, file_bytes - FILE_BYTES)
 
 
 def resident_limit(memory_bytes: int, file_bytes: int, killed: Fit | None) -> int:
@@ -167,7 +176,7 @@ def resident_limit(memory_bytes: int, file_bytes: int, killed: Fit | None) -> in
 
     Not more than an attempt before this one was killed at.
     """
-    limit = memory_bytes + max(0, file_bytes - FILE_BYTES)
+    limit = memory_bytes + droppable(file_bytes)
     return limit if killed is None or killed.killed_bytes is None else min(limit, killed.killed_bytes)
 
 

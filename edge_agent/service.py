@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING
 import msgspec
 import psutil
 
-from mas_edge.edge_agent.account import Account
+from mas_edge.edge_agent.account import FULL_DISK, Account
 from mas_edge.edge_agent.agent import Agent
 from mas_edge.edge_agent.caps import Fence, in_words
 from mas_edge.edge_agent.config import AgentConfig, DataConfig, reloaded
 from mas_edge.edge_agent.metrics import exposed
-from mas_edge.edge_agent.room import Room
 from mas_edge.edge_agent.spool import Spool
 from mas_edge.models.tasks import Source, UnknownChoice, find
 from mas_edge.profiling.choice import choose
 from mas_edge.wire import messages as m
 from mas_edge.wire.host import ConfigError, boot_id, hold, load_config, set_log_level
 from mas_edge.wire.link import join
+from mas_edge.wire.room import Room
 from mas_edge.wire.systemd import Supervisor
 
 if TYPE_CHECKING:
@@ -81,14 +81,16 @@ def _agent(config: AgentConfig, sources: Mapping[str, Source], fence: Fence) -> 
         rng = random.Random()  # noqa: S311 - jitter of repetitions only; training has its own seeds
         offline = m.encode(m.Alive(online=False, boot_id=about.boot_id))
         bus = join(config.broker, config.device, rng, (m.alive_topic(config.fleet, config.device), offline))
-        room = Room(state)
+        room = Room(state, FULL_DISK)
         spooled = tuple(answer.key for answer in Spool(state / "spool", room).answers())
+        path, slots = state / "account.json", config.train.slots
+        account = Account(path, meter, bus, spooled, watch, refused, room=room, slots=slots)
         agent = Agent(
             about,
             config.fleet,
             bus,
             state,
-            Account(state / "account.json", meter, bus, spooled, watch, refused, room=room),
+            account,
             sources,
             rng=rng,
             train=config.train,
@@ -148,6 +150,7 @@ def _about(
         memory_bytes=psutil.virtual_memory().total,
         sensor=meter.sensor,
         refused=refused,
+        slots=config.train.slots,
     )
 
 

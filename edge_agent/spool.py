@@ -20,8 +20,8 @@ from mas_edge.wire.messages import Key, Update, encode
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mas_edge.edge_agent.room import Room
     from mas_edge.wire.blobs import BlobStore
+    from mas_edge.wire.room import Room
 
 log = logging.getLogger(__name__)
 

@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from mas_edge.models import affinity, losses
+from mas_edge.models import affinity, loading, losses
 from mas_edge.models.checkpoint import checkpointed
 from mas_edge.models.evaluate import device_of
 from mas_edge.models.net import normalises_over_batch, settle
 from mas_edge.models.sgd import SGD
+from mas_edge.profiling.cpu import keep_freed_memory
 from mas_edge.wire.messages import Fit, Score
 
 if TYPE_CHECKING:
@@ -68,9 +69,11 @@ class Trained:
 def use_device(name: Literal["auto", "cpu", "cuda"], *, threads: int) -> torch.device:
     """Where to train, after setting this process to that many threads and to deterministic algorithms.
 
+    From then on the process keeps the memory that it frees, until ``give_memory_back``.
     ``auto`` is a GPU if torch finds one. Raises TrainingBroke for ``cuda`` where there is none.
     """
     settle(threads)
+    keep_freed_memory()
     found = torch.cuda.is_available()
     if name == "cuda" and not found:
         raise TrainingBroke("train device 'cuda': torch finds no GPU here; use 'auto' or 'cpu'")
@@ -125,6 +128,7 @@ def local_round(  # noqa: PLR0913 - one call, and all but two by name
     net.train()
     with torch.random.fork_rng(), checkpointed(net) if fit.checkpointing else nullcontext():
         torch.manual_seed(seed >> 65)
+        loop.read_ahead(batches)
         for number, index in enumerate(batches):
             loop.batch(index, number=number, measured=number in measured)
             beat(number + 1, len(batches))
@@ -174,15 +178,26 @@ class _Loop:
         self._device = device_of(net)
         named = list(net.named_parameters())
         self._names = [name for name, _ in named]
-        self._sgd = SGD([p for _, p in named], momentum=training.momentum, weight_decay=training.weight_decay)
+        self._sgd = SGD(
+            [p for _, p in named],
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+            prox_mu=training.prox_mu,
+        )
         self._sums = {task.name: np.zeros(2) for task in self._labelled}
+        self._whole: Iterator[losses.Examples] = iter(())
         self.tally = affinity.Tally([task.name for task in tasks])
+
+    def read_ahead(self, indices: Sequence[NDArray[np.int64]]) -> None:
+        """The batches that will come; those that are not cut are read several at a time."""
+        whole = (index for index in indices if len(index) <= self._size)
+        self._whole = loading.batches(self._dataset, self._labelled, self._device, whole)
 
     def batch(self, index: NDArray[np.int64], *, number: int, measured: bool) -> None:
         """One step on these examples."""
         self._enter("load")
         parts = [index[at : at + self._size] for at in range(0, len(index), self._size)]
-        first = self._examples(parts[0])
+        first = self._examples(parts[0]) if parts[1:] else next(self._whole)
         counts = self._counts(first, parts[1:])
         gram = self._gram() if measured else None
         for position, part in enumerate(parts):

@@ -5,7 +5,9 @@ worker says, and decides what follows when that breaks. A worker killed for memo
 parts (``edge_agent.fit``). One that hangs is killed and tries once more: it gives no sign of life, and
 either uses no processor time for minutes (stopped, deadlocked) or is silent far longer than it has ever been
 (an endless loop). A disk without room is not the training's fault: the device declines until there is some.
-One assignment at a time; nothing is sent from here.
+One assignment at a time, in one slot; what is to begin is handed to ``trainers``, which says when there is
+memory for it. One that did not fit beside others, or was killed beside them, was not judged yet: it
+waits until it has more, at last all. Nothing is sent from here.
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mas_edge.edge_agent import answers, fit
+from mas_edge.edge_agent.admission import Neighbour
 from mas_edge.edge_agent.caps import threads
 from mas_edge.edge_agent.conditions import DISK
+from mas_edge.edge_agent.pulse import Pulse
 from mas_edge.edge_agent.work import KILL_AFTER_S, Beat, Broke, Done, Fitted, Word, Work, WorkerProcess
-from mas_edge.profiling.cpu import process_cpu_ns, rss_bytes
+from mas_edge.profiling.cpu import file_bytes, process_cpu_ns, rss_bytes
 from mas_edge.wire import messages as m
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from mas_edge.edge_agent.account import Account
     from mas_edge.edge_agent.caps import Fence
     from mas_edge.edge_agent.config import TrainConfig
+    from mas_edge.edge_agent.pulse import Patience
     from mas_edge.edge_agent.session import Answer
     from mas_edge.models.tasks import Source
     from mas_edge.wire.blobs import BlobStore
@@ -42,25 +47,22 @@ ROOM_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long a worker may give no sign of life: without using processor time, and while it does."""
+class Wish:
+    """A training that is to begin; who has wished longest goes first.
 
-    still_s: float = 120.0
-    silent_s: float = 1800.0
-    times: float = 20.0
-    """Nor is it given up before this many times the longest silence that it broke itself."""
-    look_s: float = 1.0
+    ``needed_bytes`` is what an attempt beside others has found that it needs; ``alone``: all that there is.
+    """
 
-    def lost(self, silent_s: float, still_s: float, longest_s: float) -> bool:
-        """Whether a worker hangs that was silent for so long, and without processor time for so long."""
-        still = min(silent_s, still_s) > self.still_s
-        return still or silent_s > max(self.silent_s, self.times * longest_s)
+    assign: m.Assign
+    since_s: float
+    needed_bytes: int = 0
+    alone: bool = False
 
 
 class Trainer:
-    """The worker of an agent, and what it is at."""
+    """The worker of one slot, and what it is at."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a training takes
         self,
         state: Path,
         blobs: BlobStore,
@@ -69,19 +71,49 @@ class Trainer:
         train: TrainConfig,
         fence: Fence,
         caps: m.Caps,
-        patience: Patience = Patience(),
+        *,
+        patience: Patience,
+        slot: int,
     ) -> None:
         self._state, self._blobs, self._account, self._sources = state, blobs, account, sources
         self._config, self._fence, self.caps, self._patience = train, fence, caps, patience
-        self._worker = WorkerProcess(state / "worker.log")
+        self._slot, self._mark = slot, f"-{slot}" if slot else ""
+        self._worker = WorkerProcess(state / f"worker{self._mark}.log")
         self._fitted: tuple[m.Fit, m.Shortage] | None = None
         self._killed: m.Fit | None = None
-        self._pulse = _Pulse()
+        self._pulse = Pulse()
+        self._taken_bytes = 0  # by other slots, when this training began
+        self._given_bytes: int | None = None
+        self._alone, self._since_s = False, 0.0
+        self.accompanied = False
+        """Whether another training ran beside this one."""
+        self.wish: Wish | None = None
+        """What is to begin as soon as there is memory."""
 
     @property
-    def pids(self) -> tuple[int, ...]:
-        """Our own processes: the daemon and, while there is one, the worker."""
-        return (os.getpid(),) if self._worker.pid is None else (os.getpid(), self._worker.pid)
+    def pid(self) -> int | None:
+        """The worker, while there is one."""
+        return self._worker.pid
+
+    @property
+    def working(self) -> bool:
+        """Whether the worker has work that has not ended."""
+        return self._worker.working
+
+    @property
+    def held_bytes(self) -> int | None:
+        """What the worker has resident and nobody could drop; None without a worker."""
+        if self._worker.pid is None or (resident := rss_bytes(self._worker.pid)) is None:
+            return None
+        return resident - fit.droppable(file_bytes(self._worker.pid) or 0)
+
+    def neighbour(self, free_bytes: int | None) -> Neighbour:
+        """The worker as others see it that would begin beside; all of ``free_bytes`` if it is to be alone."""
+        expected = None
+        if self._fitted and self._worker.pid is not None:
+            files = fit.droppable(file_bytes(self._worker.pid) or 0)
+            expected = free_bytes if self._alone else (self._fitted[0].estimated_bytes or 0) - files
+        return Neighbour(held_bytes=self.held_bytes or 0, training=self.working, expected_bytes=expected)
 
     @property
     def stuck(self) -> bool:
@@ -90,27 +122,41 @@ class Trainer:
         return self._worker.working and killed_s is not None and time.monotonic() - killed_s > KILL_AFTER_S
 
     def begin(self, assign: m.Assign) -> Answer | None:
-        """Train, its weights being on disk; an answer at once if there is no room for what it brings."""
-        self._pulse = _Pulse()
+        """Wish to train, its weights being on disk; an answer at once without room for what it brings."""
         needed_bytes = assign.weights.size_bytes + ROOM_BYTES
         free_bytes = shutil.disk_usage(self._state).free
         if free_bytes < needed_bytes:
             room = f"{free_bytes / 1e6:.1f} MB free in {self._state}, needed are {needed_bytes / 1e6:.1f} MB"
             return answers.not_now(assign.key, f"{DISK}: {room}")
-        self._start(assign)
+        self.wish = Wish(assign, time.monotonic())
         return None
+
+    def start(self, taken_bytes: int, *, beside: bool) -> None:
+        """Do what is wished, with what the others leave; ``beside`` says that one of them trains."""
+        if self.wish:
+            wish, self.wish = self.wish, None
+            self._taken_bytes, self._alone, self.accompanied = taken_bytes, wish.alone, beside
+            self._since_s = wish.since_s
+            self._pulse = Pulse()
+            self._start(wish.assign)
+
+    def rest(self) -> None:
+        """End the worker if it has nothing to do: its memory is needed."""
+        if not self._worker.working:
+            self._worker.close()
 
     def halt(self) -> None:
         """Stop at the next micro-batch; the worker stays warm."""
+        self.wish = None
         self._worker.halt()
 
     def turn(self, doing: m.Assign | None) -> Iterator[m.Progress | Answer]:
         """What the worker's words since the last turn come to, for the assignment in hand."""
         for word in self._worker.heard():
             if isinstance(word, Done):
-                self._account.heard(word.phases, word.examples, word.peak_rss_bytes)
+                self._account.heard(word.phases, word.examples, word.peak_rss_bytes, slot=self._slot)
             else:
-                self._account.heard(word.phases)
+                self._account.heard(word.phases, slot=self._slot)
             if doing is not None and self._worker.means(word):
                 self._pulse.heard()
                 yield from self._meant(doing, word)
@@ -118,13 +164,7 @@ class Trainer:
             self._feel()
 
     def close(self) -> None:
-        """End the worker: at its next micro-batch if it is soon, and what it used is billed."""
-        self._worker.halt()
-        end_s = time.monotonic() + KILL_AFTER_S
-        while self._worker.working and time.monotonic() < end_s:
-            for word in self._worker.heard():
-                self._account.heard(word.phases)
-            time.sleep(0.01)
+        """End the worker; at once if it is at work."""
         if self._worker.working:
             self._worker.kill()
         self._worker.close()
@@ -134,7 +174,7 @@ class Trainer:
     def _meant(self, doing: m.Assign, word: Word) -> Iterator[m.Progress | Answer]:
         match word:
             case Beat():
-                energy_j = self._account.energy_j
+                energy_j = self._account.energy_j(self._slot)
                 yield m.Progress(
                     key=doing.key, phase=word.phase, step=word.step, steps=word.steps, energy_j=energy_j
                 )
@@ -142,9 +182,9 @@ class Trainer:
                 self._fitted = word.fit, word.shortage
             case Done():
                 ref = self._blobs.adopt(self._result) if doing.train else None
-                yield answers.update(doing, word, ref, self._account.bill(word.train_device))
+                yield answers.update(doing, word, ref, self._account.bill(word.train_device, self._slot))
             case Broke():
-                self._account.lose(word.peak_rss_bytes)
+                self._account.lose(word.peak_rss_bytes, self._slot)
                 yield from self._broke(doing, word)
 
     def _broke(self, doing: m.Assign, broke: Broke) -> Iterator[Answer]:
@@ -153,12 +193,17 @@ class Trainer:
         elif broke.reason == "memory":
             yield from self._out_of_memory(doing, broke)
         elif broke.reason == DISK:
-            yield answers.not_now(doing.key, f"{DISK}: {broke.detail}", self._account.bill("cpu"))
+            yield answers.not_now(doing.key, f"{DISK}: {broke.detail}", self._bill())
         else:
-            yield answers.without_update(doing.key, broke, self._account.bill("cpu"))
+            yield answers.without_update(doing.key, broke, self._bill())
 
     def _out_of_memory(self, doing: m.Assign, broke: Broke) -> Iterator[Answer]:
         """It does not fit, or was killed: tried once more in a smaller way, then declined with numbers."""
+        if wish := self._wish_for_more(doing, broke.shortage):
+            log.info("no room for %s beside another training: it waits", doing.key.group)
+            self.wish = wish
+            self._account.wait(self._slot)
+            return
         verdict = broke.shortage or fit.after_kill(
             doing.training, self._fitted, self._killed, broke.peak_rss_bytes
         )
@@ -166,20 +211,33 @@ class Trainer:
             log.warning("killed for memory at %s bytes: tried again in smaller parts", broke.peak_rss_bytes)
             self._start(doing, verdict)
         else:
-            yield answers.too_large(doing.key, verdict, self._account.bill("cpu"))
+            yield answers.too_large(doing.key, verdict, self._bill())
+
+    def _wish_for_more(self, doing: m.Assign, shortage: m.Shortage | None) -> Wish | None:
+        """What to wait for, if it had less than all, or was killed while another trained."""
+        if shortage is None:
+            return Wish(doing, self._since_s, alone=True) if self.accompanied and not self._alone else None
+        if shortage.needed_bytes is None or shortage.allowed_bytes is None or self._given_bytes is None:
+            return None
+        lacking_bytes = shortage.needed_bytes - shortage.allowed_bytes
+        if lacking_bytes > self._taken_bytes:  # nor would it fit alone
+            return None
+        return Wish(doing, self._since_s, needed_bytes=self._given_bytes + lacking_bytes)
+
+    def _bill(self) -> m.Profile:
+        """Of a training that brought nothing."""
+        return self._account.bill("cpu", self._slot)
 
     def _hung(self, doing: m.Assign) -> Iterator[Answer]:
         """It was killed because it hung: tried once more, then reported."""
         detail, again = self._pulse.detail, not self._pulse.again
         if again:
             log.warning("the worker %s: killed, and tried again", detail)
-            self._pulse = _Pulse(again=True)
+            self._pulse = Pulse(again=True)
             self._start(doing, self._killed)
         else:
-            self._pulse = _Pulse()
-            yield m.Failed(
-                key=doing.key, reason="hung", detail=f"the worker {detail}", profile=self._account.bill("cpu")
-            )
+            self._pulse = Pulse()
+            yield m.Failed(key=doing.key, reason="hung", detail=f"the worker {detail}", profile=self._bill())
 
     def _feel(self) -> None:
         """Kill a worker that hangs."""
@@ -200,13 +258,15 @@ class Trainer:
     @property
     def _result(self) -> Path:
         """Where the worker puts its weights: it does one work after the other, so one place is enough."""
-        return self._state / "result.safetensors"
+        return self._state / f"result{self._mark}.safetensors"
 
     def _start(self, assign: m.Assign, killed: m.Fit | None = None) -> None:
         source, warm = self._sources[assign.training.workload], self._worker.pid
-        self._account.train(warm=warm is not None)
+        self._account.train(self._slot, warm=warm is not None)
         self._fitted, self._killed = None, killed
-        own_bytes = rss_bytes(os.getpid()) or 0
+        own_bytes, slots = rss_bytes(os.getpid()) or 0, self._config.slots
+        taken_bytes = own_bytes + self._taken_bytes
+        self._given_bytes = fit.allowed_bytes(self.caps.memory_bytes, taken_bytes, None)
         self._worker.start(
             Work(
                 assign=assign,
@@ -215,32 +275,11 @@ class Trainer:
                 clients=source.clients,
                 root=str(source.root) if source.root else None,
                 train_device=self._config.device,
-                threads=self._config.threads or threads(self.caps, len(os.sched_getaffinity(0))),
-                memory_bytes=fit.allowed_bytes(self.caps.memory_bytes, own_bytes, killed),
+                threads=self._config.threads or threads(self.caps, len(os.sched_getaffinity(0)), slots),
+                memory_bytes=fit.allowed_bytes(self.caps.memory_bytes, taken_bytes, killed),
                 killed=killed,
             )
         )
         if self._worker.pid is not None and self._worker.pid != warm:
-            self._fence.around(self._worker.pid, own_bytes)
-
-
-class _Pulse:
-    """When the worker last gave a sign of life, and when its processor time last grew."""
-
-    def __init__(self, *, again: bool = False) -> None:
-        self.heard_s = self.moved_s = self.felt_s = time.monotonic()
-        self.longest_s = 0.0
-        self.cpu_ns: int | None = None
-        self.killed_s: float | None = None
-        self.again = again
-        self.detail = ""
-
-    def heard(self) -> None:
-        now_s = time.monotonic()
-        self.longest_s = max(self.longest_s, now_s - self.heard_s)
-        self.heard_s = now_s
-
-    def feel(self, now_s: float, cpu_ns: int | None) -> None:
-        self.felt_s = now_s
-        if cpu_ns is None or self.cpu_ns is None or cpu_ns - self.cpu_ns > 1e6 * 10:
-            self.moved_s, self.cpu_ns = now_s, cpu_ns
+            self._fence.around(self._worker.pid, own_bytes, self._slot, slots)
+        self._account.follow(self._worker.pid, self._slot)

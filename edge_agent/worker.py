@@ -176,9 +176,9 @@ class _Worker:
             self._dataset(work, workload, "held-out")  # rests in memory as well
         parts = footprint.count(net, data, workload.choose(assign.tasks))
         give_memory_back()
-        at_rest = footprint.Footprint(rss_bytes(own) or 0, len(data), *parts)
-        fit = choose(at_rest, sizes, allowed_bytes, measure=assign.measure, killed=work.killed)
-        short = shortage(at_rest, fit, allowed_bytes, measure=assign.measure)
+        rest = footprint.Footprint(rss_bytes(own) or 0, len(data), *parts, 3 + bool(assign.training.prox_mu))
+        fit = choose(rest, sizes, allowed_bytes, measure=assign.measure, killed=work.killed)
+        short = shortage(rest, fit, allowed_bytes, measure=assign.measure)
         return Fitted(number=number, fit=fit, shortage=short, phases=phases)
 
     def _evaluated(self, work: Work, workload: Workload, net: MultiTaskNet, fit: Fit) -> tuple[Score, ...]:

@@ -57,12 +57,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Footprint:
-    """A group's parts; ``resident_bytes`` is the process at rest, with its ``examples`` and these weights."""
+    """A group's parts; ``resident_bytes`` is the process at rest, with its ``examples`` and these weights.
+
+    ``copies`` of the weights are held besides while it trains: gradient, momentum, step.
+    """
 
     resident_bytes: int
     examples: int
     encoder: Part
     decoders: Mapping[str, Part]
+    copies: int = 3
 
 
 def count(net: MultiTaskNet, dataset: Dataset, tasks: Sequence[Task]) -> tuple[Part, dict[str, Part]]:

@@ -77,10 +77,11 @@ class Evaluated(_Line, frozen=True):
 
 
 class Refused(_Line, frozen=True):
-    """The request cannot be met: the error's class and its one line."""
+    """The request cannot be met: the error's class, its one line, and the system's number for it, if any."""
 
     error: str
     detail: str
+    errno: int | None = None
 
 
 Request: TypeAlias = Init | Evaluate
@@ -134,7 +135,8 @@ def answer(line: bytes) -> Answer:
     try:
         return perform(msgspec.json.decode(line, type=Request))
     except (WorkloadError, OSError, msgspec.MsgspecError) as error:
-        return Refused(error=type(error).__name__, detail=" ".join(str(error).split()))
+        number = error.errno if isinstance(error, OSError) else None
+        return Refused(error=type(error).__name__, detail=" ".join(str(error).split()), errno=number)
 
 
 def main() -> int:

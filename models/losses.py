@@ -51,6 +51,11 @@ class Labels:
     valid: NDArray[np.bool_]
 
     @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What it holds on the device."""
+        return (self.target,) if self.mask is None else (self.target, self.mask)
+
+    @property
     def count(self) -> float:
         """How many examples have a valid label."""
         return float(np.count_nonzero(self.valid))
@@ -73,11 +78,38 @@ class Examples:
     inputs: Tensor
     labels: Mapping[str, Labels]
 
+    @property
+    def nbytes(self) -> int:
+        """Of its tensors, those that several tasks share counted once."""
+        held = [self.inputs, *(tensor for each in self.labels.values() for tensor in each.tensors)]
+        return sum({tensor.data_ptr(): tensor.nbytes for tensor in held}.values())
+
+    def split(self, sizes: list[int]) -> list[Examples]:
+        """So many of the examples after another, not copied."""
+        ends = np.cumsum(sizes)[:-1]
+        masks = {id(each.mask): each.mask for each in self.labels.values() if each.mask is not None}
+        parts_of = {key: torch.split(mask, sizes) for key, mask in masks.items()}
+        nowhere = (None,) * len(sizes)
+        columns = [
+            zip(
+                torch.split(each.target, sizes),
+                parts_of.get(id(each.mask), nowhere),
+                np.split(each.valid, ends),
+                strict=True,
+            )
+            for each in self.labels.values()
+        ]
+        return [
+            Examples(inputs, dict(zip(self.labels, (Labels(*part) for part in row), strict=True)))
+            for inputs, *row in zip(torch.split(self.inputs, sizes), *columns, strict=True)
+        ]
+
 
 def examples(batch: Batch, tasks: Iterable[Task], device: torch.device | None = None) -> Examples:
     """The batch on a device, with labels of those of the tasks that it has targets for."""
     valid = dict(batch.valid)  # holds the arrays: one that several tasks share is found by its identity
     masks: dict[Hashable, _Mask] = {}
+    device = device if device and device.type != "cpu" else None
     labels = {
         task.name: _labels(task, batch.targets[task.name], valid.get(task.name), device, masks)
         for task in tasks
@@ -205,9 +237,10 @@ def _mask(task: Task, target: Array, valid: Array | None, device: torch.device |
     if not terms:
         return _Mask(None, np.ones(len(target), bool))
     mask = reduce(np.logical_and, terms)
-    return _Mask(_tensor(mask, device), mask.any(tuple(range(1, mask.ndim))))
+    return _Mask(_tensor(mask, device), mask.reshape(len(mask), math.prod(mask.shape[1:])).any(1))
 
 
 def _tensor(array: Array, device: torch.device | None) -> Tensor:
     """The array on the device, sharing memory if that is the CPU: ``torch.as_tensor`` in half its time."""
-    return torch.from_numpy(array).to(device=device)
+    tensor = torch.from_numpy(array)
+    return tensor if device is None else tensor.to(device)

@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
 import numpy as np
 
 if TYPE_CHECKING:
@@ -74,6 +75,13 @@ def pool(sums: Iterable[AffinitySums]) -> Affinity:
         # two equal batches count as 2 only up to rounding, hence the margin
         se = np.where(free >= 1.0 - 1e-9, np.sqrt(variance / free), np.nan)
     return Affinity(tasks, mean, se, batches.astype(np.int64))
+
+
+def restricted(sums: AffinitySums, tasks: Sequence[str]) -> AffinitySums:
+    """The sums between these tasks alone, in this order; all of them were measured."""
+    n, places = len(sums.tasks), [sums.tasks.index(task) for task in tasks]
+    kept = {name: tuple(getattr(sums, name)[i * n + j] for i in places for j in places) for name in SUMS}
+    return msgspec.structs.replace(sums, tasks=tuple(tasks), **kept)
 
 
 def _check(part: AffinitySums, tasks: tuple[str, ...]) -> None:

@@ -131,10 +131,19 @@ def merge(updates: Sequence[Contribution], out: Path, *, base: Path) -> Merged:
     )
 
 
-def screen(path: Path, base: Path, *, device: str = "") -> None:
-    """Nothing, if the file could be merged into the base; else UpdateRefused says what is wrong."""
-    for tensor in _expect(path, _layout(base), device).values():
-        _require_finite(path, tensor, device)
+def screen(path: Path, base: Path, *, device: str = "") -> float:
+    """How far the file's weights are from the base (Euclidean norm), if they could be merged into it.
+
+    Else UpdateRefused says what is wrong. Integers do not count: they are no weights. Both files are read
+    once, block by block.
+    """
+    layout = _layout(base)
+    found = _expect(path, layout, device)
+    squares = [_squared_distance(path, found[name], base, layout[name], device) for name in layout]
+    distance = math.sqrt(math.fsum(squares))
+    if not math.isfinite(distance):
+        raise UpdateRefused("is infinitely far from what it was trained from", device=device)
+    return distance
 
 
 # --- what is in a file ----------------------------------------------------------------------------
@@ -185,6 +194,28 @@ def _require_finite(path: Path, tensor: _Tensor, device: str) -> None:
         _read(path, tensor, first, block[:count], device)
         if not np.isfinite(block[:count]).all():
             raise UpdateRefused("holds NaN or infinity", device=device, tensor=tensor.name)
+
+
+def _squared_distance(path: Path, tensor: _Tensor, base: Path, before: _Tensor, device: str) -> float:
+    """Of a tensor from the base's, of the same dtype and shape; raises UpdateRefused if not finite.
+
+    Squares are added within a block in the tensor's own precision, in float32 at least: to four digits, and
+    infinite from distances of 1e19 on.
+    """
+    dtype = DTYPES[tensor.dtype]
+    block, old = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
+    apart = np.empty(BLOCK, np.result_type(dtype, np.float32))
+    total = 0.0
+    for first, count in tensor.blocks():
+        _read(path, tensor, first, block[:count], device)
+        if not np.isfinite(block[:count]).all():
+            raise UpdateRefused("holds NaN or infinity", device=device, tensor=tensor.name)
+        if dtype.kind == "f":
+            _read(base, before, first, old[:count], "")
+            with np.errstate(over="ignore"):
+                np.subtract(block[:count], old[:count], out=apart[:count], dtype=apart.dtype)
+                total += float(np.einsum("i,i->", apart[:count], apart[:count]))
+    return total
 
 
 def _read(path: Path, tensor: _Tensor, first: int, into: NDArray[Any], device: str) -> None:

@@ -41,6 +41,7 @@ def agent_toml(device: str, fleet: str, url: str, data: Data, folder: str) -> st
         "[train]",
         _default("device", "auto", "auto, cpu or cuda"),
         _example("threads", 2, "as many as a limit of processor time feeds, one without a limit"),
+        _default("slots", 1, "trainings at a time; one that memory has no room for waits"),
         *_caps(),
         *_conditions(),
         *(line for workload, clients in data.items() for line in _data(workload, clients)),
@@ -56,7 +57,10 @@ def orchestrator_toml(fleet: str, url: str, folder: str) -> str:
         _key("fleet", fleet, "as the devices'"),
         _key("state", "/var/lib/mas-edge-orchestrator", "every event, and the weights; worth a backup"),
         *_broker(ORCHESTRATOR, url, folder),
+        _default("embedded", False, "true: one of our own at url, which is then mqtt://127.0.0.1:1883, say"),
         *_energy(),
+        *_storage(),
+        *_control_and_page(),
     )
 
 
@@ -79,6 +83,31 @@ def _energy() -> tuple[str, ...]:
     means = "or rapl, replay:FILE, estimate:idle_w=2,max_w=7; of a list the first that works"
     require = "a host without a sensor does not start, rather than estimate"
     return ("", "[energy]", _default("meter", "auto", means), _example("require", "measured", require))
+
+
+def _storage() -> tuple[str, ...]:
+    return (
+        "",
+        "[storage]",
+        _example("quota_bytes", 20_000_000_000, "of weights; above it no job is taken, those that run go on"),
+        _example("keep_jobs", 10, "above it, done jobs but the newest 10 lose theirs instead; reports stay"),
+    )
+
+
+def _control_and_page() -> tuple[str, ...]:
+    socket = "/run/mas-edge-orchestrator/control.sock"
+    return (
+        "",
+        "[control]",
+        _example("socket", socket, "for mas; in $RUNTIME_DIRECTORY, which systemd sets, else with the state"),
+        "",
+        "[page]",
+        _default(
+            "host", "127.0.0.1", "this table switches the page on; beyond this machine it needs a token"
+        ),
+        _default("port", 8765, "http://127.0.0.1:8765 shows jobs and devices"),
+        _default("token", "", "whoever looks on has to give it"),
+    )
 
 
 def _caps() -> tuple[str, ...]:

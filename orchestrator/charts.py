@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from mas_edge.orchestrator.pictures import GREY, ON_LIGHT, blank
 from mas_edge.orchestrator.summary import short_names, trajectory
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from mas_edge.orchestrator.runs import RunReport
     from mas_edge.orchestrator.timeline import Bar, Kind, Power
+    from mas_edge.profiling.costs import Row
+
+_Place: TypeAlias = "tuple[str | None, str | None]"
 
 KINDS: dict[Kind, str] = {
     "fetch": "#56b4e9",
@@ -58,11 +61,11 @@ def energy(run: RunReport) -> Figure | None:
     parts, names = _phases(run), short_names(run.report)
     figure = blank(9.0, 1.3 + 0.5 * len(groups))
     axes = figure.subplots()
-    left = dict.fromkeys((row.group for row in groups), 0.0)
+    left = dict.fromkeys(map(_of, groups), 0.0)
     for color, (phase, joules) in zip(PHASES, parts, strict=False):
-        widths = [joules.get(group, 0.0) for group in left]
+        widths = [joules.get(place, 0.0) for place in left]
         axes.barh(range(len(groups)), widths, 0.62, list(left.values()), color=color, label=phase)
-        left = {group: start + width for (group, start), width in zip(left.items(), widths, strict=True)}
+        left = {place: start + width for (place, start), width in zip(left.items(), widths, strict=True)}
     for place, row in enumerate(groups):
         if row.cost.attributed_energy_j is not None and row.cost.attributed_u_j:
             axes.errorbar(
@@ -89,16 +92,21 @@ def _label(group: str, names: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _phases(run: RunReport) -> list[tuple[str, dict[str | None, float]]]:
+def _of(row: Row) -> _Place:
+    """Job and group: an agent's bill also holds what it just did for another job's group of that name."""
+    return row.job, row.group
+
+
+def _phases(run: RunReport) -> list[tuple[str, dict[_Place, float]]]:
     """Phases by energy, greatest first, each with its joules by group; small ones together as ``other``."""
-    parts: dict[str, dict[str | None, float]] = {}
+    parts: dict[str, dict[_Place, float]] = {}
     for row in of_level(run.rows, "group-phase"):
         if row.cost.attributed_energy_j is not None:
-            parts.setdefault(row.phase or "", {})[row.group] = row.cost.attributed_energy_j
+            parts.setdefault(row.phase or "", {})[_of(row)] = row.cost.attributed_energy_j
     found = sorted(parts.items(), key=lambda item: -sum(item[1].values()))
     if len(found) <= MOST_PHASES + 1:
         return found
-    rest: Counter[str | None] = Counter()
+    rest: Counter[_Place] = Counter()
     for _, joules in found[MOST_PHASES:]:
         rest.update(joules)
     return [*found[:MOST_PHASES], ("other", dict(rest))]

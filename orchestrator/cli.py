@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import argparse
 import functools
-import logging
+import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mas_edge.orchestrator.cli_fleet import add_commands as add_fleet_commands
+from mas_edge.orchestrator.cli_jobs import add_commands as add_job_commands
+from mas_edge.orchestrator.cli_looks import add_commands as add_looking_commands
+from mas_edge.orchestrator.cli_talk import add_socket, connected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-log = logging.getLogger(__name__)
+    from mas_edge.orchestrator.runs import RunReport
 
 WRONG, BROKEN, INTERRUPTED = 2, 1, 130
 
@@ -37,7 +41,8 @@ def parser() -> argparse.ArgumentParser:
         "--config", type=Path, default=Path("/etc/mas-edge/orchestrator.toml"), help="default: %(default)s"
     )
     serve_.add_argument("--until-done", action="store_true", help="end when every job in the store is over")
-    add_fleet_commands(functools.partial(_command, commands))
+    for add_commands in (add_job_commands, add_looking_commands, add_fleet_commands):
+        add_commands(functools.partial(_command, commands))
     data = commands.add_parser(
         "data", help="look at a workload's data, or write it out", description="A workload's data."
     )
@@ -82,10 +87,9 @@ def _command(
 
 def _report_parser(command: argparse.ArgumentParser) -> None:
     say = command.add_argument
-    say("run", type=Path, metavar="RUN", help="directory of a finished run of mas demo")
+    say("run", metavar="RUN", help="directory of a run, or a job of the running orchestrator")
     say(
         "--compare",
-        type=Path,
         metavar="RUN2",
         help="another run: ratios, RUN over RUN2, with their intervals",
     )
@@ -99,6 +103,7 @@ def _report_parser(command: argparse.ArgumentParser) -> None:
         metavar="G_PER_KWH",
         help="add CO2e at so many grams per kWh; there is no default",
     )
+    add_socket(command)
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -156,17 +161,24 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Show what a finished run learnt and what it cost: joules per task group, round, phase and device,
-    with two standard uncertainties. Terminal, page, JSON and CSV show the same numbers.
+    """Show what a run or a job learnt and what it cost: joules per task group, round, phase and device,
+    with two standard uncertainties. Terminal, page, JSON and CSV show the same numbers. A job that the
+    running orchestrator has need not be finished: then it is what is known by now.
 
         mas report runs/seven
         mas report runs/seven --html seven.html --co2 380
         mas report runs/seven/mas --compare runs/seven/one-by-one
         mas report runs/seven --csv > rows.csv
+        mas report 1122-gravity-jerk-1
     """
-    from mas_edge.orchestrator.reporting import show  # noqa: PLC0415 - keeps --help fast
+    from mas_edge.orchestrator import orders  # noqa: PLC0415 - keeps --help fast
+    from mas_edge.orchestrator.reporting import show  # noqa: PLC0415
 
-    return show(options.run, options.compare, options.html, _form(options), options.co2)
+    def ask(job: str) -> RunReport:
+        with connected(options) as orchestrator:
+            return orchestrator.ask(orders.Account(job=job), orders.Accounted).run
+
+    return show(options.run, options.compare, options.html, _form(options), options.co2, ask)
 
 
 def _form(options: argparse.Namespace) -> Literal["text", "json", "csv"]:
@@ -183,6 +195,9 @@ def serve(options: argparse.Namespace) -> int:
 
         [broker]
         url = "mqtt://127.0.0.1:1883"
+        embedded = true
+
+    `mas` asks it over its control socket; with [page] it shows itself at http://127.0.0.1:8765 too.
     """
     from mas_edge.orchestrator import service  # noqa: PLC0415 - keeps --help fast
     from mas_edge.wire.host import StopSignal, load_config, setup_logs  # noqa: PLC0415
@@ -262,7 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _complain(error: Exception, code: int) -> int:
     print(f"mas: {error}", file=sys.stderr)
-    log.debug("where that came from", exc_info=error)
+    if os.environ.get("MAS_LOG", "").upper() == "DEBUG":
+        traceback.print_exception(error)
     return code
 
 

@@ -14,25 +14,30 @@ import msgspec
 
 from mas_edge.orchestrator import aggregate
 from mas_edge.orchestrator.affinity import AffinityRefused, pool
-from mas_edge.orchestrator.rounds import Ask, GaveUp, Heard
-from mas_edge.orchestrator.sound import AnswerRefused, check, sound_bill, sound_shortage, sound_words
+from mas_edge.orchestrator.events import Ask, GaveUp, Heard, Late
+from mas_edge.orchestrator.sound import MOST, AnswerRefused, check, sound_bill, sound_shortage, sound_words
 from mas_edge.wire import messages as m
 from mas_edge.wire.blobs import BlobRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mas_edge.wire.blobs import BlobStore, Fetcher
 
 log = logging.getLogger(__name__)
+
+REFUSED = "update-refused"
+"""Why a device gave up whose update was not sound, in its event."""
 
 Answer: TypeAlias = m.Update | m.Declined | m.Failed
 
 
 class Intake:
-    """Updates whose weights are on their way, one per device."""
+    """Updates whose weights are on their way, one per training."""
 
     def __init__(self, blobs: BlobStore, fetcher: Fetcher) -> None:
         self._blobs, self._fetcher = blobs, fetcher
-        self._awaited: dict[str, tuple[m.Update, str]] = {}  # device -> update, digest of its weights
+        self._awaited: dict[m.Key, tuple[m.Update, str]] = {}  # and the digest of its weights
 
     @property
     def awaited(self) -> set[str]:
@@ -47,8 +52,19 @@ class Intake:
         """What an answer comes to; None while its weights are on their way."""
         event = self._event(message, ask, time_s)
         if event is not None:
-            self._forget(message.key.device)
+            self._forget(message.key)
         return event
+
+    def late(self, message: Answer) -> Late:
+        """What an answer comes to that nobody waits for any more; its weights are not waited for either."""
+        self._forget(message.key)
+        examples = message.examples if isinstance(message, m.Update) else 0
+        profile = message.profile if sound_bill(message.profile) else m.Profile()
+        return Late(key=message.key, examples=min(max(examples, 0), MOST), profile=profile)
+
+    def unwanted(self, wanted: Callable[[m.Key], bool]) -> tuple[m.Update, ...]:
+        """The updates whose weights are on their way though nobody wants them any more."""
+        return tuple(update for update, _ in self._awaited.values() if not wanted(update.key))
 
     def _event(self, message: Answer, ask: Ask, time_s: float) -> Heard | GaveUp | None:
         key, profile = message.key, message.profile
@@ -62,37 +78,36 @@ class Intake:
                 return event
             shortage = sound_shortage(message.shortage)
             return msgspec.structs.replace(event, shortage=shortage, again_s=message.again_s)
-        if objection := self._objection(message, ask):
-            log.warning("update of %s refused: %s", key.device, objection)
-            return GaveUp(key=key, reason="update-refused", detail=objection, profile=profile)
+        try:
+            distance = self._checked(message, ask)
+        except (AnswerRefused, AffinityRefused, BlobRefused, aggregate.UpdateRefused) as error:
+            log.warning("update of %s refused: %s", key.device, error)
+            return GaveUp(key=key, reason=REFUSED, detail=str(error), profile=profile)
         if message.weights is not None and not self._blobs.has(message.weights.digest):
             self._await(message, message.weights, time_s)
             return None
-        return Heard(update=msgspec.structs.replace(message, profile=profile))
+        return Heard(update=msgspec.structs.replace(message, profile=profile), distance=distance)
 
-    def _objection(self, update: m.Update, ask: Ask) -> str | None:
-        """Why an update must not count, as far as it is here; asked again when its weights have come."""
-        try:
-            check(update, ask)
-            if update.affinity is not None:
-                pool([update.affinity])
-            if update.weights is not None and not self._blobs.missing(update.weights):
-                base = self._blobs.path(ask.weights.digest)
-                aggregate.screen(self._blobs.path(update.weights.digest), base)
-        except (AnswerRefused, AffinityRefused, BlobRefused, aggregate.UpdateRefused) as error:
-            return str(error)
-        return None
+    def _checked(self, update: m.Update, ask: Ask) -> float | None:
+        """How far its weights are from those sent, None as long as they are not here; raises if unsound."""
+        check(update, ask)
+        if update.affinity is not None:
+            pool([update.affinity])
+        if update.weights is None or self._blobs.missing(update.weights):
+            return None
+        base = self._blobs.path(ask.weights.digest)
+        return aggregate.screen(self._blobs.path(update.weights.digest), base)
 
     def _await(self, update: m.Update, ref: m.BlobRef, time_s: float) -> None:
-        device = update.key.device
-        if device in self._awaited and self._awaited[device][1] != ref.digest:
-            self._forget(device)
-        self._fetcher.want(ref, device, time_s)
-        self._awaited[device] = update, ref.digest
+        key = update.key
+        if key in self._awaited and self._awaited[key][1] != ref.digest:
+            self._forget(key)
+        self._fetcher.want(ref, key.device, time_s)
+        self._awaited[key] = update, ref.digest
 
-    def _forget(self, device: str) -> None:
-        """Nothing is awaited from this device any more, nor asked for if nobody else has to send it."""
-        if device in self._awaited:
-            _, digest = self._awaited.pop(device)
+    def _forget(self, key: m.Key) -> None:
+        """Nothing is awaited under this key any more, nor asked for if nobody else has to send it."""
+        if key in self._awaited:
+            _, digest = self._awaited.pop(key)
             if digest not in self.awaited:
                 self._fetcher.drop(digest)

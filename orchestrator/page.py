@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from mas_edge.orchestrator import charts, compare, pictures
+from mas_edge.orchestrator import charts, compare, pictures, trade_off
 from mas_edge.orchestrator import tables as learnt
 from mas_edge.orchestrator.summary import facts, headline, short_names
 from mas_edge.profiling import provenance, tables
@@ -64,6 +64,7 @@ def page(shown: Named, other: Named | None = None, g_per_kwh: float | None = Non
         facts=facts(run),
         names={name: group for group, name in names.items() if len(name) == 1},
         costs=tables.costs(rows, names),
+        tasks=learnt.task_costs(run.task_bills),
         totals=tables.totals(run.bill, g_per_kwh),
         phases=tables.listing(rows, "group-phase", names, tables.BROAD),
         sums=[tables.listing(rows, level, names, tables.BROAD) for level in SUMS],
@@ -71,9 +72,11 @@ def page(shown: Named, other: Named | None = None, g_per_kwh: float | None = Non
         losses=learnt.losses(run.report),
         split=learnt.split(run.report),
         memory=learnt.memory(run.report.memory, names) if run.report.memory else None,
+        contributions=learnt.contributions(run.contributions, names) if run.contributions else None,
         compared=_compared(shown, other),
         hosts=[provenance.facts(host) for host in run.bill.hosts],
         figures=_figures(shown, other),
+        trade_offs=trade_off.tables(run),
     )
 
 
@@ -95,6 +98,7 @@ def _figures(shown: Named, other: Named | None) -> Mapping[str, str]:
         "losses": pictures.curves(made) if made.curve else None,
         "loss_against_energy": charts.loss_against_energy(runs),
         "affinity": pictures.affinity(made.affinity, made.decision) if made.affinity else None,
+        "trade_off": trade_off.chart(made.decision),
     }
     return {name: svg(figure, name) for name, figure in drawn.items() if figure is not None}
 

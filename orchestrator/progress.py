@@ -1,29 +1,27 @@
-"""What somebody who waits for a job sees: a bar with losses, joules and the time that is left.
+"""What somebody who waits for `mas demo` sees: a bar with joules and the time that is left.
 
-On a terminal the bar moves a few times a second; elsewhere a line is printed for every round, so that a
-log can be read. Everything is drawn from events and the devices' latest words; nothing is measured here.
-The time left is the time so far by the share of device-rounds that are done; before a split is decided
-the second stage counts as two groups, so the estimate moves when it is.
+On a terminal the bar moves a few times a second; elsewhere a line is printed for whatever is new, so that a
+log can be read: the same lines as `mas watch` prints, of the same tally. Nothing is measured here.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from typing import TYPE_CHECKING
 
-from mas_edge.orchestrator.job import Initialised, Judged
-from mas_edge.orchestrator.rounds import GaveUp, Heard, Merged
+from mas_edge.orchestrator import outlook
+from mas_edge.orchestrator.rounds import expected
+from mas_edge.orchestrator.status import job_status
+from mas_edge.orchestrator.status_tables import news
+from mas_edge.orchestrator.tally import Tally
 
 if TYPE_CHECKING:
     from rich.console import Console
     from typing_extensions import Self
 
     from mas_edge.orchestrator.job import Event, Job
-    from mas_edge.orchestrator.rounds import Run
-    from mas_edge.wire.messages import Profile, Progress
-
-GUESSED_GROUPS = 2
+    from mas_edge.orchestrator.status_values import JobStatus
+    from mas_edge.wire.messages import Progress
 
 
 class Display:
@@ -32,10 +30,10 @@ class Display:
     def __init__(self, console: Console, title: str) -> None:
         from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - an extra
 
-        self._console, self._title = console, title
+        self._console = console
         self._started_s = time.monotonic()
-        self._billed_j = 0.0
-        self._losses: dict[tuple[str, int], dict[str, list[float]]] = {}
+        self._tally: Tally | None = None
+        self._before: JobStatus | None = None
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -55,83 +53,23 @@ class Display:
 
     def event(self, job: Job, event: Event, time_s: float) -> None:
         """Something happened."""
-        if isinstance(event, GaveUp) and event.shortage and job.replans:
-            self._line(time_s, job.replans[-1])
-        match event:
-            case Initialised():
-                self._billed(event.profile)
-                count = sum(event.parameters.values())
-                self._line(time_s, f"first weights: {count:,} parameters for {len(job.spec.tasks)} tasks")
-            case Heard(update=update):
-                self._billed(update.profile)
-                losses = self._losses.setdefault((update.key.group, update.key.round), {})
-                for score in update.trained:
-                    sums = losses.setdefault(score.task, [0.0, 0.0])
-                    sums[0] += score.loss_sum
-                    sums[1] += score.count
-            case Merged():
-                self._merged(job, event, time_s)
-            case Judged():
-                self._billed(event.profile)
-                self._line(time_s, f"{event.group}: evaluated on unseen clients")
+        if self._tally is None:
+            self._tally = Tally(job.spec)
+        self._tally.add(time_s, time.time(), event)
+        now = job_status(self._tally, {}, self._tally.bills)
+        for line in news(self._before, now):
+            self._console.print(f"{time_s:6.1f} s  {line}", highlight=False, soft_wrap=True, markup=False)
+        self._before = now
 
     def look(self, job: Job, live: tuple[Progress, ...]) -> None:
         """The bar as it is now."""
         if not self._console.is_terminal:
             return
-        done = share_done(job)
-        joules = self._billed_j + sum(p.energy_j or 0.0 for p in live if _waited_for(job, p))
-        passed_s = time.monotonic() - self._started_s
-        left = f"about {passed_s * (1 - done) / done:.0f} s left" if done > 0.02 else "…"
-        what = f"{_where(job)}   {joules:.0f} J attributed   {passed_s:.0f} s, {left}"
+        done, passed_s = outlook.share_done(job), time.monotonic() - self._started_s
+        in_hand = [p.energy_j or 0.0 for p in live if any(expected(run, p.key) for run in job.runs)]
+        billed_j = self._before.energy.attributed_j if self._before else None
+        left_s = outlook.left_s(job, passed_s)
+        left = "…" if left_s is None else f"about {left_s:.0f} s left"
+        joules = f"{(billed_j or 0.0) + sum(in_hand):.0f} J attributed"
+        what = f"{outlook.at(job)}   {joules}   {passed_s:.0f} s, {left}"
         self._bar.update(self._task, completed=done, what=what)
-
-    def _merged(self, job: Job, event: Merged, time_s: float) -> None:
-        losses = self._losses.pop((event.group, event.round), {})
-        total = math.fsum(loss / count for loss, count in losses.values() if count)
-        text = f"round {event.round + 1}/{job.spec.training.rounds}  {event.group}  training loss {total:.3f}"
-        self._line(time_s, f"{text}  {self._billed_j:.0f} J")
-        if job.decision and job.phase == "second" and event.round + 1 == job.spec.merge_rounds:
-            self._line(time_s, "split into " + " | ".join("+".join(group) for group in job.decision.groups))
-
-    def _billed(self, profile: Profile) -> None:
-        self._billed_j += sum(row.attributed_energy_j or 0.0 for row in profile.rows)
-
-    def _line(self, time_s: float, text: str) -> None:
-        self._console.print(f"{time_s:6.1f} s  {text}", highlight=False, soft_wrap=True)
-
-
-def share_done(job: Job) -> float:
-    """The share of the job's device-rounds that are done, from 0 to 1; stages to come are guessed."""
-    spec = job.spec
-    first, rounds = spec.merge_rounds, spec.training.rounds
-    if job.over or job.phase == "judging":
-        return 1.0
-    if job.phase == "initialising" or not job.runs:
-        return 0.0
-    groups = len(job.runs)
-    if not first:
-        return sum(_done(run) for run in job.runs) / (groups * rounds)
-    if job.phase == "first":
-        guess = len(spec.partition) or (GUESSED_GROUPS if spec.groups == "auto" else spec.groups)
-        return _done(job.runs[0]) / (first + guess * (rounds - first))
-    whole = first + groups * (rounds - first)
-    return (first + sum(max(_done(run) - first, 0) for run in job.runs)) / whole
-
-
-def _done(run: Run) -> float:
-    return min(run.round + len(run.heard) / max(len(run.devices), 1), run.past)
-
-
-def _where(job: Job) -> str:
-    if job.phase in {"first", "second"} and job.runs:
-        slowest = min(job.runs, key=lambda run: run.round)
-        return f"round {min(slowest.round + 1, job.spec.training.rounds)}/{job.spec.training.rounds}"
-    return job.phase
-
-
-def _waited_for(job: Job, progress: Progress) -> bool:
-    key = progress.key
-    return any(
-        run.group == key.group and run.round == key.round and key.device in run.missing for run in job.runs
-    )

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from mas_edge.orchestrator import job as jobs
+from mas_edge.orchestrator import refusals
 from mas_edge.orchestrator.affinity import Affinity, normalise, pool
 from mas_edge.orchestrator.decision import Decision
+from mas_edge.orchestrator.events import GaveUp, Heard, Late
 from mas_edge.orchestrator.job import Initialised, Judged
-from mas_edge.orchestrator.rounds import GaveUp, Heard
+from mas_edge.orchestrator.refusals import Refusals
 from mas_edge.orchestrator.spec import ORCHESTRATOR, JobSpec
 from mas_edge.profiling.ledger import LOST
 from mas_edge.wire.messages import Profile, Score, Update
@@ -109,6 +111,7 @@ class Report(_Value, frozen=True):
     train_devices: tuple[str, ...] = ()
     memory: tuple[Memory, ...] = ()
     replans: tuple[str, ...] = ()
+    refusals: tuple[Refusals, ...] = ()
 
 
 Scored: TypeAlias = "dict[tuple[str, str, int], list[Score]]"
@@ -121,8 +124,7 @@ def report(spec: JobSpec, stored: Iterable[tuple[float, Event]]) -> Report:
     scored, unseen = _scores(event for _, event in events)
     curve = tuple(_point(name, scores) for name, scores in sorted(scored.items(), key=lambda i: i[0][2]))
     groups = tuple(run.group for run in job.runs)
-    last = spec.training.rounds - 1
-    held_out = _final(spec, [p for p in curve if p.round == last and p.group in groups])
+    held_out = _final(spec, {point.task: point for point in curve}.values())  # of each the last one
     judged = _final(spec, [_point(name, scores) for name, scores in unseen.items()])
     pooled = pool(measured.sums for measured in job.measured) if job.measured else None
     made = next((event for _, event in events if isinstance(event, Initialised)), None)
@@ -135,8 +137,8 @@ def report(spec: JobSpec, stored: Iterable[tuple[float, Event]]) -> Report:
         parameters=made.parameters if made else {},
         groups=groups,
         decision=job.decision,
-        affinity=_table(pooled) if pooled else None,
-        affinity_relative=_table(normalise(pooled, "self")) if pooled else None,
+        affinity=affinity_table(pooled) if pooled else None,
+        affinity_relative=affinity_table(normalise(pooled, "self")) if pooled else None,
         held_out=held_out,
         unseen=judged,
         curve=curve,
@@ -145,7 +147,8 @@ def report(spec: JobSpec, stored: Iterable[tuple[float, Event]]) -> Report:
         unseen_total=total(judged),
         unseen_relative=relative(judged),
         final_digests={run.group: run.weights.digest for run in job.runs if run.weights},
-        gave_up=_gave_up(event for _, event in events if isinstance(event, GaveUp)),
+        gave_up=refusals.lines(event for _, event in events),
+        refusals=refusals.counted(event for _, event in events),
         train_devices=_train_devices(event for _, event in events),
         memory=_memory(event for _, event in events),
         replans=job.replans,
@@ -161,6 +164,8 @@ def profiles(stored: Iterable[tuple[float, Event]]) -> tuple[tuple[str, Profile]
                 found.append((update.key.device, update.profile))
             case GaveUp(key=key, profile=profile):
                 found.append((key.device, profile))
+            case Late(key=key):
+                found.append((key.device, event.bill))
             case Initialised(profile=profile) | Judged(profile=profile):
                 found.append((ORCHESTRATOR, profile))
     return tuple(found)
@@ -223,7 +228,7 @@ def _mean(sums: list[float | None], count: float) -> float | None:
     return math.fsum(known) / count if count and len(known) == len(sums) else None
 
 
-def _final(spec: JobSpec, points: Sequence[Point]) -> tuple[Point, ...]:
+def _final(spec: JobSpec, points: Iterable[Point]) -> tuple[Point, ...]:
     """A point for every task in the job's order, unknown where nobody had labels; none if there are none."""
     found = {point.task: point for point in points}
     return tuple(found.get(task) or _nowhere(task) for task in spec.tasks) if found else ()
@@ -233,7 +238,9 @@ def _nowhere(task: str) -> Point:
     return Point(task=task, group="", round=-1, count=0.0, loss=None, constant_loss=None, metric=None)
 
 
-def _table(affinity: Affinity) -> AffinityTable:
+def affinity_table(affinity: Affinity) -> AffinityTable:
+    """What was pooled, as plain values; NaN becomes None."""
+
     def rows(matrix: Iterable[Iterable[float]]) -> tuple[tuple[float | None, ...], ...]:
         return tuple(tuple(None if math.isnan(v) else float(v) for v in row) for row in matrix)
 
@@ -282,13 +289,3 @@ def _memory_row(group: str, device: str, updates: Sequence[Update]) -> Memory:
 
 def _most(sizes: Iterable[int | None]) -> int | None:
     return max((size for size in sizes if size is not None), default=None)
-
-
-def _gave_up(events: Iterable[GaveUp]) -> tuple[str, ...]:
-    """A line each; a device that might not train a round says so again and again, and gets one."""
-    lines: dict[tuple[str, int | None], str] = {}
-    for event in events:
-        key = event.key
-        line = f"{key.device}, round {key.round} of {key.group}: {event.reason}"
-        lines[line, None if event.again_s is not None else len(lines)] = line
-    return tuple(lines.values())

@@ -1,27 +1,32 @@
 """`mas report` from its arguments to what is printed: one run, or one compared with another.
 
 Everything comes from ``report.json`` in the runs' directories, so that a report can be made again later,
-elsewhere, with another comparison or another number for CO2e.
+elsewhere, with another comparison or another number for CO2e; or from the running orchestrator, of a job that
+it has, finished or not.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
 from mas_edge.orchestrator import compare, tables
 from mas_edge.orchestrator.page import Named, page
-from mas_edge.orchestrator.runs import read
+from mas_edge.orchestrator.runs import RunRefused, read
 from mas_edge.orchestrator.showcase import PLAIN_WIDTH
 from mas_edge.profiling.costs import with_co2e
 from mas_edge.profiling.report import csv_text, render
 from mas_edge.wire.host import write_atomic
+from mas_edge.wire.messages import is_name
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
+
+    from mas_edge.orchestrator.runs import RunReport
 
 Form: TypeAlias = Literal["text", "json", "csv"]
 
@@ -30,15 +35,23 @@ class ReportRefused(ValueError):
     """A report that cannot be made as asked: a carbon intensity that cannot be, a page with no place."""
 
 
-def show(folder: Path, other: Path | None, html: Path | None, form: Form, g_per_kwh: float | None) -> int:
+def show(
+    run: str,
+    other: str | None,
+    html: Path | None,
+    form: Form,
+    g_per_kwh: float | None,
+    ask: Callable[[str], RunReport],
+) -> int:
     """Print a run's report in a form and write its page if one is asked for; the exit code.
 
-    Raises RunRefused and ReportRefused.
+    ``run`` and ``other`` are directories, or jobs whose report ``ask`` gives. Raises RunRefused and
+    ReportRefused, and what ``ask`` raises.
     """
     if g_per_kwh is not None and not 0 <= g_per_kwh < math.inf:
         raise ReportRefused(f"--co2 {g_per_kwh:g}: give grams per kWh, 0 or more")
-    one = _named(folder, g_per_kwh)
-    two = None if other is None else _named(other, g_per_kwh)
+    one = _named(run, g_per_kwh, ask)
+    two = None if other is None else _named(other, g_per_kwh, ask)
     if html is not None:
         _write(html, page(one, two, g_per_kwh))
     if form == "text":
@@ -57,11 +70,18 @@ def _write(path: Path, text: str) -> None:
         raise ReportRefused(f"cannot write {path}: {error.strerror}") from error
 
 
-def _named(folder: Path, g_per_kwh: float | None) -> Named:
-    run = read(folder)
+def _named(name: str, g_per_kwh: float | None, ask: Callable[[str], RunReport]) -> Named:
+    run = read(Path(name)) if not is_name(name) or Path(name).exists() else _asked(name, ask)
     if g_per_kwh is not None:
         run = msgspec.structs.replace(run, rows=with_co2e(run.rows, g_per_kwh))
-    return Named(str(folder), run)
+    return Named(name, run)
+
+
+def _asked(job: str, ask: Callable[[str], RunReport]) -> RunReport:
+    try:
+        return ask(job)
+    except ConnectionError as error:
+        raise RunRefused(f"{job} is no directory with a finished run; as a job: {error}") from error
 
 
 def _json(one: Named, two: Named | None) -> str:

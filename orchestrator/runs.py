@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mas_edge.orchestrator.contributions import Contributed, contributions
 from mas_edge.orchestrator.manifest import Manifest
+from mas_edge.orchestrator.observed import observed
 from mas_edge.orchestrator.report import Report, profiles, report
+from mas_edge.orchestrator.task_bill import TaskBill, shares_of, task_bills
 from mas_edge.orchestrator.timeline import Timeline, timeline
 from mas_edge.profiling.bill import FleetBill, billed, fleet
 from mas_edge.profiling.costs import Row, rows
@@ -49,6 +52,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float
     restarts: tuple[str, ...]
     final_digests: dict[str, str]
+    contributions: tuple[Contributed, ...] = ()
+    task_bills: tuple[TaskBill, ...] = ()
 
 
 def compose(
@@ -58,21 +63,30 @@ def compose(
     *,
     wall_s: float,
     restarts: tuple[str, ...] = (),
+    elsewhere: Iterable[tuple[float, Event]] = (),
 ) -> RunReport:
-    """The report of a job's stored events (job time in seconds, event)."""
+    """The report of a job's stored events (job time in seconds, event).
+
+    A device that works for several jobs bills what it has just done for one of them with its next answer,
+    which may be another one's: ``elsewhere`` are the events of those, for the tasks' bills.
+    """
     events = list(stored)
     made, bills = report(spec, events), profiles(events)
+    every = billed(bills)
+    strays = tuple(row for row in billed(profiles(elsewhere)) if row.spend.job == spec.name)
     return RunReport(
         schema_version=SCHEMA,
         policy=spec.policy,
         report=made,
         bill=fleet(bills),
-        rows=rows(billed(bills)),
+        rows=rows(every),
         timeline=timeline(events),
         manifest=manifest,
         wall_s=wall_s,
         restarts=restarts,
         final_digests=made.final_digests,
+        contributions=contributions(spec, events),
+        task_bills=task_bills(spec, (*every, *strays), shares_of(spec, made.parameters, observed(events))),
     )
 
 

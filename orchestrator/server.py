@@ -2,10 +2,11 @@
 
 One loop, one deciding thread. A delivery from the bus becomes at most one event of one job; the event
 is committed to the store, then ``orchestrator.job.step`` folds it, then whatever the job owes is
-reconciled with what is under way: each device is sent the one assignment it should work on (repeated
-until it says ``Accepted``, and again after each ``Hello``), and merging, carving and the torch child are
-handed to ``orchestrator.workshop``. Nothing else is remembered, so a restart replays the events and
-goes on. Job time counts only while the server runs.
+reconciled with what is under way: merging, carving and the torch child are handed to
+``orchestrator.workshop``, rulings are taken and stored (``orchestrator.rulings``), and of all that the jobs
+ask, ``orchestrator.schedule`` picks those that each device should work on, which
+``orchestrator.dispatch`` tells it. Nothing else is remembered, so a restart replays the events and goes on.
+Job time counts only while the server runs.
 
 Control messages only; which training is right is decided in ``job`` and ``rounds``.
 """
@@ -17,22 +18,24 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from mas_edge.orchestrator import job as jobs
-from mas_edge.orchestrator import rounds
+from mas_edge.orchestrator.dispatch import Dispatch
+from mas_edge.orchestrator.docket import Docket
+from mas_edge.orchestrator.events import Ask, Lifted, Select
 from mas_edge.orchestrator.intake import Answer, Intake
-from mas_edge.orchestrator.job import Event, Job
-from mas_edge.orchestrator.rounds import Ask
-from mas_edge.orchestrator.sound import sound_words
+from mas_edge.orchestrator.job import Action, Event, Job
+from mas_edge.orchestrator.roster import DeviceFacts, Roster
+from mas_edge.orchestrator.rulings import Ruled, Scene, ruling, rulings, waiting
+from mas_edge.orchestrator.schedule import Contender, Schedule, asks
+from mas_edge.orchestrator.shelf import Shelf
 from mas_edge.orchestrator.spec import JobSpec
 from mas_edge.wire import messages as m
 from mas_edge.wire.blobs import Fetcher, Publisher
-from mas_edge.wire.retry import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mas_edge.orchestrator.decision import Decision
     from mas_edge.orchestrator.store import Store
     from mas_edge.orchestrator.workshop import Workshop
     from mas_edge.wire.blobs import BlobStore
@@ -43,6 +46,9 @@ log = logging.getLogger(__name__)
 
 A_TURN = 256
 """Messages that are heard at most before the rest of the loop has its turn, however fast they come."""
+
+SETTLE_S = 5.0
+"""So long after it came to a broker the orchestrator gives devices to say that they are there."""
 
 
 class Server:
@@ -58,33 +64,39 @@ class Server:
         *,
         rng: random.Random,
         clock_s: Callable[[], float] = time.monotonic,
+        shelf: Shelf | None = None,
     ) -> None:
-        self._fleet, self._bus, self._store, self._blobs = fleet, bus, store, blobs
-        self._workshop = workshop
+        self._fleet, self._bus, self._store = fleet, bus, store
+        self._workshop, self.shelf = workshop, shelf or Shelf(blobs)
         self._clock_s = clock_s
-        self._outbox = Outbox(rng)
         self._publisher = Publisher(bus, blobs, lambda digest, i: m.blob_topic(fleet, m.EVERYONE, digest, i))
         self._fetcher = Fetcher(
             bus, blobs, lambda device, digest: m.blob_topic(fleet, device, digest), self._say, rng=rng
         )
         self._intake = Intake(blobs, self._fetcher)
-        self._jobs: dict[str, Job] = {}
-        self._since_s: dict[str, float] = {}  # our clock when the job's time was zero
-        self._sent: dict[str, m.Assign] = {}
-        self._known = set(store.devices())
-        self._alive: dict[str, m.Alive] = {}
-        self._connections = 0
-        self._resume()
+        self._dispatch = Dispatch(fleet, bus, self._publisher, rng, (at.key for at in store.live()))
+        self._roster, self._schedule = Roster(store.devices()), Schedule()
+        self._docket = Docket(store, clock_s)
+        self._waits: dict[tuple[str, str], Select] = {}  # (job, group): the selection that found too few
+        self._connections, self._connected_s = 0, clock_s()
 
     @property
     def jobs(self) -> tuple[Job, ...]:
         """The state of every job, in the order in which they came."""
-        return tuple(self._jobs.values())
+        return tuple(self._docket.jobs.values())
 
     @property
-    def alive(self) -> dict[str, m.Alive]:
-        """What each device last said of being there, and of why it may not train, by name."""
-        return dict(self._alive)
+    def hellos(self) -> dict[str, m.Hello]:
+        """What each device last said of itself, by name."""
+        return dict(self._roster.hellos)
+
+    def facts(self) -> tuple[DeviceFacts, ...]:
+        """What is known of each device that ever said hello, by name."""
+        return self._roster.facts(self._docket.usage.power_w)
+
+    def would_plan(self, name: str) -> Decision | None:
+        """The plan that a job owes or will owe, as it would be taken now; None if none is to come."""
+        return self._docket.would_plan(name, self.facts)
 
     def turn(self, timeout_s: float) -> None:
         """Hear what there is, waiting at most so long for the first message, and act on it."""
@@ -94,96 +106,104 @@ class Server:
         for _ in range(A_TURN):
             if (delivery := self._bus.get(wait_s)) is None:
                 break
-            self._deliver(delivery.topic, delivery.payload)
+            with self.shelf.writing():
+                self._deliver(delivery.topic, delivery.payload)
             wait_s = 0.0
-        for name, event in self._workshop.poll():
-            self._happened(name, event)
-        self._reconcile()
         now_s = self._clock_s()
-        for topic, payload in self._outbox.due(now_s):
-            self._bus.publish(topic, payload)
+        self.shelf.look(now_s)
+        with self.shelf.writing():
+            for name, event in self._workshop.poll():
+                self.happened(name, event)
+        with self.shelf.writing():
+            self._reconcile()
+        self._dispatch.pump(now_s)
         self._publisher.pump(now_s)
         self._fetcher.pump(now_s)
 
     def wait_s(self) -> float:
         """How long the next turn may wait: little while there is something to pump or to collect."""
-        busy = (
-            self._workshop.busy
-            or self._intake.awaited
-            or self._bus.inflight
-            or self._outbox.next_s() is not None
-        )
+        busy = self._workshop.busy or self._intake.awaited or self._bus.inflight or self._dispatch.waiting
         return 0.02 if busy else 0.2
 
     # --- jobs and events -----------------------------------------------------------------------
 
-    def _resume(self) -> None:
-        now_s = self._clock_s()
-        for name, body in self._store.jobs():
-            job, time_s = Job(spec=msgspec.json.decode(body, type=JobSpec)), 0.0
-            for _, time_s, event in self._store.events(name):
-                job, _owed = jobs.step(job, event, time_s)
-            self._jobs[name] = job
-            self._since_s[name] = now_s - time_s
+    def add(self, spec: JobSpec) -> None:
+        """Store a job and take it up; raises SpecRefused, JobExists, NoRoom, and then nothing has changed."""
+        self.shelf.admit()
+        self._docket.add(spec)
 
-    def _job_time_s(self, name: str) -> float:
-        return self._clock_s() - self._since_s[name]
+    def happened(self, name: str, event: Event) -> bool:
+        """Store an event of a job, and only then let it count; whether it meant anything to the job.
 
-    def _happened(self, name: str, event: Event) -> None:
-        job, time_s = self._jobs[name], self._job_time_s(name)
-        after, _owed = jobs.step(job, event, time_s)
-        if after == job:
-            return
-        self._store.append(name, time_s, event)
-        self._jobs[name] = after
-        for note in after.replans[len(job.replans) :]:
-            log.warning("job %s: %s", name, note)
-        if after.phase != job.phase:
-            log.info("job %s: %s%s", name, after.phase, f" ({after.reason})" if after.reason else "")
-        self._remove_blobs()
-
-    def _remove_blobs(self) -> None:
-        """Throw away updates and weights that no job refers to any more."""
-        kept = {digest for each in self._jobs.values() for digest in jobs.referenced(each)}
-        for digest in self._blobs.digests() - kept - self._intake.awaited:
-            self._blobs.remove(digest)
+        Raises KeyError for a job that is not there, StoreFull if the disk is.
+        """
+        changed = self._docket.happened(name, event)
+        if changed:
+            self.shelf.sweep(self.jobs, self._intake.awaited)
+        return changed
 
     def _reconcile(self) -> None:
-        wanted: dict[str, m.Assign] = {}
-        sent = {assign.key for assign in self._sent.values()}
-        for name, job in self._jobs.items():
-            actions = jobs.owes(job, self._job_time_s(name))
-            for device, ask in jobs.assignments(actions, sent).items():
-                if device in self._known:
-                    wanted.setdefault(device, _assign(job, ask))
-            for action in actions:
-                if not isinstance(action, Ask):
-                    for event in self._workshop.undertake(job, action):
-                        self._happened(name, event)
-        for device in self._sent.keys() | wanted.keys():
-            assign = wanted.get(device)
-            if assign != self._sent.get(device):
-                self._send_assign(device, assign, readers=wanted)
+        """Do what the jobs owe; tell each device what it should be at."""
+        for name in self._docket.jobs:
+            if event := self._docket.plans(name, self.facts):
+                self.happened(name, event)
+            self._do_chores(name)
+            self._rule(name)
+        for update in self._intake.unwanted(lambda key: self._docket.asked(key) is not None):
+            self._too_late(update)
+        contenders = [
+            Contender(job=job.spec.name, priority=job.spec.priority, asks=asks(self._owed(job.spec.name)))
+            for job in self.jobs
+        ]
+        slots = {name: hello.slots for name, hello in self._roster.hellos.items()}
+        chosen = self._schedule.choose(contenders, self._dispatch.sent, self._docket.usage.seconds, slots)
+        self._dispatch.want({ask.key: self._docket.assign(ask) for ask in chosen}, self._clock_s())
 
-    def _send_assign(self, device: str, assign: m.Assign | None, readers: dict[str, m.Assign]) -> None:
-        if assign is None:  # not answered, and no longer wanted
-            self._say(device, m.Cancel(key=self._sent.pop(device).key))
-            self._outbox.answered(device)
-            return
-        self._sent[device] = assign
-        same = frozenset(d for d, a in readers.items() if a.weights == assign.weights)
-        self._publisher.expect(assign.weights.digest, same)
-        self._outbox.put(device, m.down_topic(self._fleet, device), m.encode(assign), self._clock_s())
+    def _owed(self, name: str) -> tuple[Action, ...]:
+        return jobs.owes(self._docket.jobs[name], self._docket.time_s(name))
+
+    def _do_chores(self, name: str) -> None:
+        for action in self._owed(name):
+            if not isinstance(action, Ask | Ruled | jobs.Plan) and not self.shelf.full:
+                for event in self._workshop.undertake(self._docket.jobs[name], action):
+                    self.happened(name, event)
+
+    def _rule(self, name: str) -> None:
+        """Take every ruling that the job wants, until it wants no more or too few devices are there."""
+        wanted = rulings(self._owed(name))
+        scene = self._scene(name) if wanted else None
+        while wanted and scene:
+            action = wanted.pop(0)
+            event = ruling(self._docket.jobs[name], action, scene)
+            if event and self.happened(name, event):
+                wanted = rulings(self._owed(name))
+            elif isinstance(action, Select) and scene.settled:
+                self._say_what_is_waited_for(name, action, scene)
+
+    def _scene(self, name: str) -> Scene:
+        time_s, usage = self._docket.time_s(name), self._docket.usage
+        return Scene(
+            time_s=time_s,
+            facts=self.facts(),
+            at_work=self._dispatch.sent,
+            settled=self._clock_s() - self._connected_s >= SETTLE_S,
+            today_j={device: usage.today_j(name, device, time_s) for device in self._roster.hellos},
+        )
+
+    def _say_what_is_waited_for(self, name: str, action: Select, scene: Scene) -> None:
+        """A line a selection, however long it takes."""
+        if self._waits.get((name, action.group)) != action:
+            self._waits[name, action.group] = action
+            log.info("job %s: %s", name, waiting(self._docket.jobs[name], action, scene))
 
     # --- the bus -------------------------------------------------------------------------------
 
     def _connected(self) -> None:
-        self._connections = self._bus.connections
+        self._connections, self._connected_s = self._bus.connections, self._clock_s()
         for topic in (m.up_topic(self._fleet), m.alive_topic(self._fleet)):
             self._bus.subscribe(topic)
-        now_s = self._clock_s()
-        self._outbox.again(now_s)
-        self._fetcher.again(now_s)
+        self._dispatch.again(self._connected_s)
+        self._fetcher.again(self._connected_s)
 
     def _say(self, device: str, message: m.Down) -> None:
         self._bus.publish(m.down_topic(self._fleet, device), m.encode(message))
@@ -206,18 +226,18 @@ class Server:
             log.warning("%s said something that is none of our messages: %s", place.device, error)
 
     def _presence(self, device: str, alive: m.Alive) -> None:
-        before = self._alive.get(device)
-        self._alive[device] = alive
-        if alive.online and alive.reasons != (before.reasons if before else ()):
-            why = "; ".join(f"{reason.condition}: {reason.detail}" for reason in alive.reasons)
-            log.info("%s %s", device, f"may not train now: {sound_words(why)}" if why else "may train again")
-        if alive.online and device not in self._known:
+        if self._roster.lifts(device, alive):
+            for job in self.jobs:
+                self.happened(job.spec.name, Lifted(device=device))
+        if news := self._roster.presence(device, alive):
+            log.info("%s", news)
+        self._store.set_presence(device, alive)
+        if alive.online and device not in self._roster.hellos:
             self._say(device, m.Greet())
-        elif not alive.online and device in self._sent:
-            key = self._sent[device].key
-            log.warning(
-                "%s is gone; job %s waits for it: round %d of %s", device, key.job, key.round, key.group
-            )
+        elif not alive.online:
+            for key in self._dispatch.working_on(device):
+                words = "%s is gone; job %s waits for it: round %d of %s"
+                log.warning(words, device, key.job, key.round, key.group)
 
     def _heard(self, device: str, message: m.Up) -> None:
         if isinstance(message, m.Hello):
@@ -226,7 +246,7 @@ class Server:
             self._publisher.asked(message, device, self._clock_s())
         elif message.key.device != device:
             log.warning("%s spoke for %s: ignored", device, message.key.device)
-        elif device not in self._known:
+        elif device not in self._roster.hellos:
             self._say(device, m.Greet())
         else:
             self._about_key(device, message)
@@ -236,60 +256,44 @@ class Server:
             log.warning("%s says that it is %s: ignored", device, hello.device)
             return
         self._store.remember_device(hello)
-        self._known.add(device)
-        self._say(device, m.Welcome(boot_id=hello.boot_id))
-        sent = self._sent.get(device)
-        if hello.working_on and self._asked(hello.working_on) is None:
-            self._say(device, m.Cancel(key=hello.working_on))
-        if sent and hello.working_on != sent.key:
-            self._outbox.put(device, m.down_topic(self._fleet, device), m.encode(sent), self._clock_s())
-
-    def _asked(self, key: m.Key) -> Ask | None:
-        """What an answer under this key would answer; it may have been sent before a restart."""
-        job = self._jobs.get(key.job)
-        if job is None or job.over:
-            return None
-        return next((ask for run in job.runs if (ask := rounds.expected(run, key))), None)
+        self._roster.hello(hello)
+        self._say(device, m.Welcome(boot_id=hello.boot_id, store=self._store.identity))
+        working_on = ((hello.working_on,) if hello.working_on else ()) + hello.beside
+        for key in working_on:
+            if self._docket.asked(key) is None:
+                self._say(device, m.Cancel(key=key))
+        self._dispatch.hello(device, working_on, self._clock_s())
 
     def _about_key(self, device: str, message: m.Accepted | m.Progress | Answer) -> None:
-        ask = self._asked(message.key)
+        ask = self._docket.asked(message.key)
         match message:
             case m.Progress():
                 self._store.set_live(device, message)
             case m.Accepted():
                 if ask is None:
                     self._say(device, m.Cancel(key=message.key))
-                self._heed(message.key)
+                self._dispatch.heed(message.key)
             case _ if ask:
                 self._answered(message, ask)
             case _:
-                self._say(device, m.Stored(key=message.key))
-
-    def _heed(self, key: m.Key) -> None:
-        """The device has this assignment: no need to say it again."""
-        if (sent := self._sent.get(key.device)) and sent.key == key:
-            self._outbox.answered(key.device)
+                self._too_late(message)
 
     def _answered(self, message: Answer, ask: Ask) -> None:
         """Keep an answer as soon as it is whole, and tell the device; until then get its weights."""
         event, key = self._intake.event(message, ask, self._clock_s()), message.key
-        self._heed(key)
-        if event is None:
-            return
-        self._happened(key.job, event)
-        if (sent := self._sent.get(key.device)) and sent.key == key:
-            del self._sent[key.device]
+        self._dispatch.heed(key)
+        if event is not None:
+            self.happened(key.job, event)
+            self._settled(key)
+
+    def _too_late(self, message: Answer) -> None:
+        """What nobody waits for any more: its bill is kept, once, and the device may forget it."""
+        event, key = self._intake.late(message), message.key
+        billed = event.examples or event.profile.rows
+        if billed and self._docket.could_be(key) and not self._docket.usage.counted(key):
+            self.happened(key.job, event)
+        self._settled(key)
+
+    def _settled(self, key: m.Key) -> None:
+        self._dispatch.done(key)
         self._say(key.device, m.Stored(key=key))
-
-
-def _assign(job: Job, ask: Ask) -> m.Assign:
-    return m.Assign(
-        key=ask.key,
-        tasks=ask.tasks,
-        training=job.spec.training,
-        weights=ask.weights,
-        fingerprint=job.fingerprint,
-        train=ask.train,
-        evaluate=ask.evaluate,
-        measure=ask.measure,
-    )

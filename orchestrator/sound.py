@@ -7,16 +7,18 @@ at all is ``orchestrator.rounds``' business, and what is inside weights is ``orc
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from mas_edge.orchestrator.events import Absurd
 from mas_edge.wire.messages import Shortage, is_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from mas_edge.orchestrator.rounds import Ask
+    from mas_edge.orchestrator.events import Ask, Contribution
     from mas_edge.wire.messages import Profile, Score, Update
 
 LARGEST, MOST = 1e100, 2**53
@@ -24,6 +26,11 @@ LARGEST, MOST = 1e100, 2**53
 
 LONGEST_WORDS = 1000
 """Characters; what an agent says of a refusal has some hundreds."""
+
+
+FARTHEST = 10.0
+"""An update whose weights went so many times as far from the base as the others' usually did is not merged;
+one of more examples than the others' made more steps and may go farther in proportion."""
 
 
 class AnswerRefused(ValueError):
@@ -42,8 +49,7 @@ def check(update: Update, ask: Ask) -> None:
         raise AnswerRefused(f"affinities of {', '.join(update.affinity.tasks)}")
     if ref and not (is_digest(ref.digest) and ref.size_bytes <= 2 * ask.weights.size_bytes + (64 << 10)):
         raise AnswerRefused(f"weights {ref.digest[:12]!r} of {ref.size_bytes} bytes cannot be these tasks'")
-    if not 0 <= update.examples <= MOST:
-        raise AnswerRefused(f"{update.examples} examples")
+    _check_examples(update, ask)
     if update.fit and any(abs(n) > MOST for n in msgspec.structs.astuple(update.fit) if n is not None):
         raise AnswerRefused("how it was made to fit holds a number that cannot be")
     for scores in (update.trained, update.scores):
@@ -53,6 +59,38 @@ def check(update: Update, ask: Ask) -> None:
         for score in scores:
             if not _sound(score):
                 raise AnswerRefused(f"the score of {score.task} holds a number that cannot be")
+
+
+def _check_examples(update: Update, ask: Ask) -> None:
+    """As many as can be, and as its own bill and scores say; a bill that says nothing is no witness."""
+    key, examples = update.key, update.examples
+    if not (1 if ask.train else 0) <= examples <= MOST:
+        raise AnswerRefused(f"{examples} examples")
+    rows = [row for row in update.profile.rows if (row.group, row.round) == (key.group, key.round)]
+    billed = sum(row.examples for row in rows)
+    if 0 < billed < examples:
+        raise AnswerRefused(f"{examples} examples, of which its bill has {billed}")
+    for score in update.trained:
+        if score.count > examples:
+            raise AnswerRefused(f"{score.count:g} examples of {score.task} among {examples}")
+
+
+def absurd(updates: Sequence[Contribution]) -> tuple[Absurd, ...]:
+    """Those whose weights went absurdly far from the base, with the reason; it takes three to tell.
+
+    Each is held against the median distance of the others, which up to half of them cannot shift at will.
+    This catches what is broken, not an attacker who stays below the bound.
+    """
+    known = [(each, each.distance) for each in updates if each.distance is not None]
+    found = []
+    for each, distance in known if len(known) > 2 else ():
+        others = [(other, far) for other, far in known if other is not each]
+        usual, examples = median(far for _, far in others), median(other.examples for other, _ in others)
+        most = FARTHEST * max(1.0, each.examples / examples if examples else 1.0)
+        if 0 < usual * most < distance:
+            times = f"{distance / usual:.3g} times as far from the base as the others' usually did"
+            found.append(Absurd(device=each.device, reason=f"its weights went {times}, {most:.3g} at most"))
+    return tuple(found)
 
 
 def _sound(score: Score) -> bool:

@@ -186,10 +186,10 @@ def best(affinity: Affinity, groups: int, *, rules: Rules = FREE, k: int = 1) ->
     n = len(affinity.tasks)
     if not 1 <= groups <= n:
         raise SplitImpossible(f"{n} tasks cannot be split into {groups} groups: ask for 1 to {n}")
-    found = _search(affinity, groups, rules, k)[-1]
+    found = ranked(affinity, groups, rules, k)[-1]
     if found:
         return found
-    possible = ", ".join(str(len(some[0].groups)) for some in _search(affinity, n, rules, 1) if some)
+    possible = ", ".join(str(len(some[0].groups)) for some in ranked(affinity, n, rules, 1) if some)
     raise SplitImpossible(
         f"no partition into {groups} groups keeps the rules; possible: {possible or 'none'}"
     )
@@ -204,7 +204,7 @@ def auto(affinity: Affinity, *, rules: Rules = FREE, max_groups: int | None = No
     SplitImpossible if the rules allow no partition.
     """
     most = len(affinity.tasks) if max_groups is None else max_groups
-    found = [some for some in _search(affinity, most, rules, 2) if some]
+    found = [some for some in ranked(affinity, most, rules, 2) if some]
     if not found:
         raise SplitImpossible(f"no partition into at most {most} groups keeps the rules")
     top = max((partitions[0] for partitions in found), key=lambda p: p.score)
@@ -220,14 +220,21 @@ def _choice(affinity: Affinity, chosen: Partition, found: Sequence[Sequence[Part
     return Choice(chosen, runner_up, gain, se, tuple(partitions[0] for partitions in found))
 
 
-def _search(affinity: Affinity, most: int, rules: Rules, k: int) -> list[list[Partition]]:
-    """For 1, 2, ..., most groups the k best partitions that keep the rules, best first."""
+def ranked(affinity: Affinity, most: int, rules: Rules = FREE, k: int = 1) -> list[list[Partition]]:
+    """For 1, 2, ..., most groups the k best partitions that keep the rules, best first.
+
+    Raises SplitImpossible if some task is in no group that keeps them.
+    """
     found = k_best(_worth(affinity, rules), most, k)
     return [[_partition(affinity, rules, masks) for masks in ranked] for ranked in found]
 
 
 def _partition(affinity: Affinity, rules: Rules, masks: Sequence[int]) -> Partition:
-    groups = tuple(_names(affinity.tasks, mask) for mask in masks)
+    return scored(affinity, tuple(_names(affinity.tasks, mask) for mask in masks), rules)
+
+
+def scored(affinity: Affinity, groups: tuple[Group, ...], rules: Rules = FREE) -> Partition:
+    """A partition with its score and the score's standard error."""
     share = _share(affinity, groups)
     price = math.fsum(map(rules.price, groups)) if rules.price else 0.0
     score = math.fsum((share * np.nan_to_num(affinity.mean)).flat) - price

@@ -1,14 +1,11 @@
-"""Keeps what happened: jobs, their events, the devices, in one SQLite file that outlives the process.
+"""Keeps what happened: launches, jobs, their events, the devices, in one SQLite file that outlives us.
 
 An event is on disk before ``append`` returns, and only then may it be acted on; reading a job's
-events back in order restores the orchestrator. The file is in WAL mode, so that other processes read
-while one writes. ``synchronous=FULL`` makes every commit wait for the disk: NORMAL would lose the
-last ones in a power cut, after devices were told that their update is kept. Progress is only
-overwritten, over a second connection that does not wait.
+events back in order restores the orchestrator. Progress is only overwritten, over a second connection that
+does not wait. The file itself, and what is wrong with it, is ``orchestrator.store_file``'s business.
 
-Source: https://www.sqlite.org/wal.html and https://www.sqlite.org/pragma.html#pragma_synchronous.
 Bodies are the JSON of tagged structs; which events there are, the caller says. Nothing is interpreted
-here and nothing is deleted.
+here, and nothing is deleted but a launch that was taken back before its job began.
 
     StoreError
      |- StoreRefused (ValueError)       not a store, damaged, or of a newer version
@@ -20,15 +17,24 @@ here and nothing is deleted.
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 import time
-from contextlib import ExitStack, closing, contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from mas_edge.wire.messages import Hello, Progress
+from mas_edge.orchestrator.store_file import (
+    Mode,
+    StoreError,
+    StoreFull,
+    StoreMissing,
+    StoreRefused,
+    connect,
+    explained,
+    prepare,
+)
+from mas_edge.wire.messages import Alive, Hello, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,48 +42,7 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=msgspec.Struct)
 T = TypeVar("T")
-Mode: TypeAlias = Literal["write", "read"]
-
-APPLICATION = 0x6D617345
-"""Marks the file as ours in its header ("masE"), where ``file`` shows it."""
-
-VERSION = 1
-"""Of the tables below; a store of a newer one is refused."""
-
-SCHEMA = """
-CREATE TABLE jobs (
-  name TEXT PRIMARY KEY,
-  spec BLOB NOT NULL,
-  wall_s REAL NOT NULL      -- Unix time, for people
-);
-CREATE TABLE events (
-  seq INTEGER PRIMARY KEY,
-  job TEXT NOT NULL REFERENCES jobs (name),
-  time_s REAL NOT NULL,     -- job time: seconds that the orchestrator has been running the job
-  wall_s REAL NOT NULL,
-  kind TEXT NOT NULL,
-  body BLOB NOT NULL
-);
-CREATE INDEX events_of_job ON events (job, seq);
-CREATE TABLE devices (name TEXT PRIMARY KEY, hello BLOB NOT NULL, wall_s REAL NOT NULL);
-CREATE TABLE live (device TEXT PRIMARY KEY, body BLOB NOT NULL, wall_s REAL NOT NULL);
-"""
-
-
-class StoreError(Exception):
-    """Root of what can go wrong with the store."""
-
-
-class StoreRefused(StoreError, ValueError):
-    """A file that is no store, is damaged, or was written by a newer version."""
-
-
-class StoreMissing(StoreError, FileNotFoundError):
-    """No store where one should be read."""
-
-
-class StoreFull(StoreError, OSError):
-    """The disk is full; the store is as it was before."""
+__all__ = ["JobExists", "Store", "StoreError", "StoreFull", "StoreMissing", "StoreRefused", "UnknownJob"]
 
 
 class JobExists(StoreError, ValueError):
@@ -105,10 +70,10 @@ class Store(Generic[E]):
     ) -> None:
         self._path, self._wall_s = path, wall_s
         self._decoder: msgspec.json.Decoder[E] = msgspec.json.Decoder(event_type)
-        with _explained(path), ExitStack() as opened:
-            self._db = opened.enter_context(closing(_connect(path, mode)))
-            _prepare(self._db, path, mode)
-            self._live = opened.enter_context(closing(_connect(path, mode)))
+        with explained(path), ExitStack() as opened:
+            self._db = opened.enter_context(closing(connect(path, mode)))
+            prepare(self._db, path, mode)
+            self._live = opened.enter_context(closing(connect(path, mode)))
             self._live.execute("PRAGMA synchronous = NORMAL")
             opened.pop_all()  # all went well: they stay open
 
@@ -119,12 +84,18 @@ class Store(Generic[E]):
             raise StoreMissing(f"{path}: no store is here; has an orchestrator run on this folder?")
         return cls(path, event_type, mode="read")
 
+    @property
+    def identity(self) -> str:
+        """What tells this store from every other one, also from one of the same jobs; a copy has it too."""
+        ((identity,),) = self._read("SELECT id FROM identity")
+        return str(identity)
+
     def close(self) -> None:
         """Lets go of the file. What was appended does not depend on it."""
         self._live.close()
         self._db.close()
 
-    # --- jobs and their events ---------------------------------------------------------------------
+    # --- launches, jobs and their events -----------------------------------------------------------
 
     def add_job(self, name: str, spec: bytes) -> None:
         """Keeps a job as the bytes that describe it; raises JobExists."""
@@ -148,9 +119,25 @@ class Store(Generic[E]):
 
     def events(self, job: str, after: int = 0) -> Iterator[tuple[int, float, E]]:
         """Number, job time in seconds, and event, in order, of the job's events after a number."""
-        query = "SELECT seq, time_s, body FROM events WHERE job = ? AND seq > ? ORDER BY seq"
-        for seq, time_s, body in self._read(query, job, after):
-            yield seq, time_s, self._decoded(self._decoder, body, f"event {seq} of job {job!r}")
+        return ((seq, time_s, event) for seq, time_s, _, event in self.history(job, after))
+
+    def history(self, job: str, after: int = 0) -> Iterator[tuple[int, float, float, E]]:
+        """The same with Unix time after job time, for people."""
+        query = "SELECT seq, time_s, wall_s, body FROM events WHERE job = ? AND seq > ? ORDER BY seq"
+        for seq, time_s, wall_s, body in self._read(query, job, after):
+            yield seq, time_s, wall_s, self._decoded(self._decoder, body, f"event {seq} of job {job!r}")
+
+    def add_launch(self, job: str, body: bytes) -> int:
+        """Keeps what was launched, under the name of the job that it waits for; its number."""
+        return self._write("INSERT INTO launches VALUES (NULL, ?, ?, ?)", job, body, self._wall_s())
+
+    def launches(self) -> tuple[tuple[int, str, bytes, float], ...]:
+        """Number, job, description and Unix time of every launch, in the order in which they came."""
+        return tuple(self._read("SELECT number, job, body, wall_s FROM launches ORDER BY number"))
+
+    def withdraw(self, number: int) -> None:
+        """Forgets a launch whose job has not begun."""
+        self._write("DELETE FROM launches WHERE number = ? AND job NOT IN (SELECT name FROM jobs)", number)
 
     # --- devices -----------------------------------------------------------------------------------
 
@@ -165,11 +152,24 @@ class Store(Generic[E]):
         rows = self._read("SELECT name, hello FROM devices ORDER BY name")
         return {name: self._decoded(decoder, body, f"device {name!r}") for name, body in rows}
 
+    def set_presence(self, device: str, alive: Alive) -> None:
+        """Overwrites whether a device is there, and why it may not train; a power cut may lose it."""
+        row = (device, msgspec.json.encode(alive), self._wall_s())
+        self._overwrite("INSERT OR REPLACE INTO presence VALUES (?, ?, ?)", *row)
+
+    def presence(self) -> dict[str, tuple[Alive, float]]:
+        """What each device last said of being there, and when (Unix time), by name."""
+        decoder = msgspec.json.Decoder(Alive)
+        rows = self._read("SELECT device, body, wall_s FROM presence ORDER BY device")
+        return {
+            name: (self._decoded(decoder, body, f"presence of {name!r}"), wall_s)
+            for name, body, wall_s in rows
+        }
+
     def set_live(self, device: str, progress: Progress) -> None:
         """Overwrites where a device is; a power cut may lose it."""
         row = (device, msgspec.json.encode(progress), self._wall_s())
-        with _explained(self._path):
-            self._live.execute("INSERT OR REPLACE INTO live VALUES (?, ?, ?)", row)
+        self._overwrite("INSERT OR REPLACE INTO live VALUES (?, ?, ?)", *row)
 
     def live(self) -> tuple[Progress, ...]:
         """What each device last told of its progress, by the devices' names."""
@@ -177,15 +177,25 @@ class Store(Generic[E]):
         rows = self._read("SELECT device, body FROM live ORDER BY device")
         return tuple(self._decoded(decoder, body, f"progress of {device!r}") for device, body in rows)
 
+    def last_heard(self) -> dict[str, float]:
+        """When each device last said anything that is kept here beside events, in Unix time, by name."""
+        said = "SELECT name, wall_s FROM devices UNION ALL SELECT device, wall_s FROM live"
+        return dict(self._read(f"SELECT name, max(wall_s) FROM ({said}) GROUP BY name"))  # noqa: S608
+
     # --- SQLite ------------------------------------------------------------------------------------
 
     def _write(self, statement: str, *values: object) -> int:
         """One statement, committed; the number of the row that it inserted."""
-        with _explained(self._path):
+        with explained(self._path):
             return self._db.execute(statement, values).lastrowid or 0
 
+    def _overwrite(self, statement: str, *values: object) -> None:
+        """One statement of which a power cut may take the effect back."""
+        with explained(self._path):
+            self._live.execute(statement, values)
+
     def _read(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
-        with _explained(self._path):
+        with explained(self._path):
             yield from self._db.execute(query, values)
 
     def _decoded(self, decoder: msgspec.json.Decoder[T], body: bytes, what: str) -> T:
@@ -193,51 +203,3 @@ class Store(Generic[E]):
             return decoder.decode(body)
         except msgspec.MsgspecError as error:
             raise StoreRefused(f"{self._path}: {what} cannot be read by this version: {error}") from error
-
-
-def _connect(path: Path, mode: Mode) -> sqlite3.Connection:
-    """A connection that commits each statement by itself."""
-    uri = f"{path.absolute().as_uri()}?mode={'ro' if mode == 'read' else 'rwc'}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None)
-
-
-def _prepare(db: sqlite3.Connection, path: Path, mode: Mode) -> None:
-    """Makes the tables of a new store, and refuses a file that is not a sound store of ours."""
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA foreign_keys = ON")
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if mode == "read" and not tables:
-        raise StoreMissing(f"{path}: the store is empty; wait until the orchestrator has made it")
-    if not tables:
-        db.execute("PRAGMA journal_mode = WAL")
-        marks = f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};"
-        db.executescript(f"BEGIN; {SCHEMA} {marks} COMMIT;")
-    (ours,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if ours != APPLICATION:
-        raise StoreRefused(f"{path}: an SQLite file, but not a store of ours; move it away or name another")
-    if version > VERSION:
-        raise StoreRefused(f"{path}: store version {version}; this program reads up to {VERSION}: update it")
-    if mode == "write":
-        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise StoreRefused(
-                f"{path}: damaged ({verdict.splitlines()[-1]}); restore a copy or move it away"
-            )
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours, with the file's name; a broken constraint is the caller's to explain."""
-    try:
-        yield
-    except sqlite3.IntegrityError:
-        raise
-    except sqlite3.DatabaseError as error:
-        text = str(error)
-        # Python 3.10 does not give SQLite's error code, so the words have to do
-        if "disk is full" in text:
-            raise StoreFull(errno.ENOSPC, f"{text}: free some space and start again", str(path)) from error
-        if "not a database" in text or "malformed" in text:
-            raise StoreRefused(f"{path}: {text}; restore a copy or move it away") from error
-        raise StoreError(f"{path}: {text}") from error

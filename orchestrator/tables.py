@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mas_edge.orchestrator import trade_off
 from mas_edge.orchestrator.summary import all_of, headline, short_names
+from mas_edge.profiling import costs
 from mas_edge.profiling import tables as bills
-from mas_edge.profiling.report import UNKNOWN, Table, method, render
+from mas_edge.profiling.report import UNKNOWN, Table, method, render, uncertain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
+    from mas_edge.orchestrator.contributions import Contributed
     from mas_edge.orchestrator.report import AffinityTable, Memory, Point, Report
     from mas_edge.orchestrator.runs import RunReport
+    from mas_edge.orchestrator.task_bill import TaskBill
     from mas_edge.profiling.costs import Row
 
 
@@ -30,15 +34,20 @@ def job(console: Console, run: RunReport, g_per_kwh: float | None = None) -> Non
         render(affinity(made.affinity), console)
     for line in split(made):
         console.print(line, highlight=False, markup=False)
+    for each in trade_off.tables(run):
+        render(each, console)
     for note in made.replans:
         console.print(f"Memory: {note}", highlight=False, markup=False)  # in the words of a device
     render(losses(made), console)
     names = short_names(made)
     render(bills.costs(run.rows, names), console)
+    render(task_costs(run.task_bills), console)
     render(bills.listing(run.rows, "group-phase", names), console)
     render(bills.totals(run.bill, g_per_kwh), console)
     if limited(made):
         render(memory(made.memory, names), console)
+    if uneven(run):
+        render(contributions(run.contributions, names), console)
     for group, name in names.items():
         if len(name) == 1:
             console.print(f"Group {name}: {group}", highlight=False)
@@ -73,6 +82,24 @@ def policies(arms: Sequence[tuple[str, RunReport]]) -> Table:
         found = (_loss(run.report.held_out, number) for run in runs)
         rows.append((task, *(_number(loss, ".3f") for loss in found)))
     return Table(title="Policies on the same data and seed", headers=("", *names), rows=tuple(rows))
+
+
+def task_costs(paid: Sequence[TaskBill]) -> Table:
+    """What each task cost, and how that is known; together it is what the groups cost."""
+    rows = []
+    every = sorted({name for bill in paid for name in bill.methods})
+    for bill in paid:
+        shares = ", ".join(sorted({part.how for part in bill.parts if part.how != "equal"}))
+        cost = uncertain(costs.number(bill.energy_j, bill.energy_u_j))
+        name = bill.name if bill.name == bill.task else f"{bill.name} ({bill.task})"
+        rows.append((name, bill.owner or UNKNOWN, cost, f"{bill.wall_s:.1f}", shares, method(bill.methods)))
+    return Table(
+        title="Cost per task, \N{PLUS-MINUS SIGN}2u",
+        headers=("task", "owner", f"attributed J ({method(every)})", "device s", "shares", "method"),
+        rows=tuple(rows),
+        keys=2,
+        notes=("A task pays for its own decoder, and an equal part of what its groups shared.",),
+    )
 
 
 def affinity(found: AffinityTable) -> Table:
@@ -154,6 +181,27 @@ def memory(found: Sequence[Memory], names: Mapping[str, str]) -> Table:
         rows.append((name, row.device, str(row.micro_batch), *cells, ", ".join(flags)))
     heads = ("group", "device", "at a time", "peak MB", "estimate", "allowed", "killed at", "")
     return Table(title="Memory of the training process", headers=heads, rows=tuple(rows))
+
+
+def uneven(run: RunReport) -> bool:
+    """Whether some device brought less than others: missed, late, refused, or without a task's labels."""
+    return not all(row.even for row in run.contributions)
+
+
+def contributions(found: Sequence[Contributed], names: Mapping[str, str]) -> Table:
+    """Who brought what, a line per group and device."""
+    rows = []
+    for row in found:
+        labels = (f"{each.task} {_number(each.examples, '.0f')}" for each in row.labelled)
+        counts = (row.late, row.missed, row.refused, row.declined, row.failed, row.benched)
+        why = ", ".join(f"{each.reason} ×{each.times}" for each in row.reasons)
+        rounds = f"{row.rounds}" if row.asked is None else f"{row.rounds} of {row.asked}"
+        cells = (rounds, f"{row.examples}", ", ".join(labels), *(str(n) if n else "" for n in counts), why)
+        rows.append((names.get(row.group, row.group), row.device, *cells))
+    heads = ("group", "device", "rounds", "examples", "labels", "late", "missed", "refused")
+    more = ("declined", "failed", "benched", "why")
+    title = "Who contributed what: rounds merged of those asked for; –: no labels of this task"
+    return Table(title=title, headers=(*heads, *more), rows=tuple(rows), keys=2)
 
 
 def _loss(points: Sequence[Point], number: int) -> float | None:

@@ -32,6 +32,7 @@ from mas_edge.profiling.cpu import host_time
 from mas_edge.profiling.ledger import Ledger, Use
 from mas_edge.profiling.meters import MeterUnavailable, between
 from mas_edge.wire.messages import Profile
+from mas_edge.wire.room import FULL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +84,10 @@ class Workshop:
         return []
 
     def poll(self) -> list[tuple[str, Event]]:
-        """What the child has brought since the last call: (job, event). One that was killed begins anew."""
+        """What the child has brought since the last call: (job, event). One that was killed begins anew.
+
+        Raises OSError if the disk was full for it.
+        """
         child = self._child
         if child is None or (code := child.process.poll()) is None:
             return []
@@ -181,6 +185,8 @@ class Workshop:
             case torch_child.Evaluated(), Judge(group=group):
                 profile = self._profile(child, "evaluate unseen", answer.cost)
                 return Judged(group=group, scores=answer.scores, profile=profile)
+            case torch_child.Refused(errno=number), _ if number in FULL:
+                raise OSError(number, answer.detail)  # its chore is owed still, and begun anew
             case torch_child.Refused(), _:
                 return Abandoned(reason=answer.detail)
         return Abandoned(reason=f"the orchestrator's torch child answered {type(answer).__name__}")

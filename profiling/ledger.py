@@ -41,7 +41,9 @@ from mas_edge.wire.messages import Key, Rail, Sampling, Spend, Trace
 if TYPE_CHECKING:
     from mas_edge.profiling.meters import Energy
 
-__all__ = ["BUSY_U_S", "LOST", "PEAK_S", "Ledger", "Slice", "Use", "charge", "lose", "metered", "rows"]
+__all__ = [
+    "BUSY_U_S", "LOST", "PEAK_S", "Ledger", "Slice", "Use", "charge", "lose", "metered", "part", "rows",
+]  # fmt: skip
 
 LOST = "lost"
 """The phase that takes what an abandoned attempt has used."""
@@ -175,19 +177,33 @@ def rows(ledger: Ledger, key: Key | None = None) -> tuple[Spend, ...]:
     return tuple(spend(row) for row in ledger.rows if key is None or _belongs(row, key))
 
 
-def lose(ledger: Ledger, key: Key) -> Ledger:
+def lose(ledger: Ledger, key: Key, peak_rss_bytes: int | None = None) -> Ledger:
     """The ledger after an attempt was abandoned: its rows become one, of phase ``lost``.
 
     It has trained nothing, so its examples count no more; a later attempt begins new rows beside it.
+    ``peak_rss_bytes`` is what its worker had resident when it died.
     """
     merged: dict[Name, Row] = {}
     for row in ledger.rows:
-        gone = _belongs(row, key)
-        use = msgspec.structs.replace(row.use, phase=LOST, examples=0) if gone else row.use
+        use = row.use
+        if _belongs(row, key):
+            peak = max(filter(None, (use.peak_rss_bytes, peak_rss_bytes)), default=None)
+            use = msgspec.structs.replace(use, phase=LOST, examples=0, peak_rss_bytes=peak)
         moved = msgspec.structs.replace(row, use=use)
         before = merged.get(named(use))
         merged[named(use)] = moved if before is None else merge(before, moved)
     return msgspec.structs.replace(ledger, rows=tuple(merged.values()))
+
+
+def part(ledger: Ledger, staying: Iterable[Key]) -> tuple[Ledger, Ledger]:
+    """The ledger without the rows of these trainings, and one of these rows alone.
+
+    The host's own sums and the trace are in the first: each counts once.
+    """
+    keys = tuple(staying)
+    stay = tuple(row for row in ledger.rows if any(_belongs(row, key) for key in keys))
+    gone = tuple(row for row in ledger.rows if row not in stay)
+    return msgspec.structs.replace(ledger, rows=gone), Ledger(rows=stay)
 
 
 def _device(

@@ -21,7 +21,7 @@ from mas_edge.profiling.costs import Number, Row
 from mas_edge.wire.messages import Rail
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, Group
 
 UNKNOWN = "\N{EN DASH}"
 """What stands in a table where nothing is known."""
@@ -34,7 +34,8 @@ ROUNDING = 1e-9
 class Table:
     """Text in columns, the first ``keys`` of them aligned left; ``notes`` go below it.
 
-    ``strong`` are the numbers of the rows that sum up those above them.
+    ``strong`` are the numbers of the rows that sum up those above them. Where it is narrow, numbers are
+    folded; in a table that is ``whole`` the keys are instead.
     """
 
     title: str
@@ -43,6 +44,7 @@ class Table:
     keys: int = 1
     notes: tuple[str, ...] = ()
     strong: frozenset[int] = frozenset()
+    whole: bool = False
 
 
 def joules(value_j: float | None, u_j: float | None) -> str:
@@ -84,7 +86,13 @@ def _rounded(value: float, place: int) -> str:
 
 def render(shown: Table, console: Console) -> None:
     """The table on a rich console."""
+    console.print(drawn(shown))
+
+
+def drawn(shown: Table) -> Group:
+    """The table as rich draws it, notes and all."""
     from rich import box  # noqa: PLC0415 - an agent's installation has no rich
+    from rich.console import Group  # noqa: PLC0415
     from rich.table import Table as RichTable  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
@@ -92,12 +100,13 @@ def render(shown: Table, console: Console) -> None:
         title=shown.title, box=box.SIMPLE_HEAD, title_justify="left", show_header=any(shown.headers)
     )
     for k, header in enumerate(shown.headers):
-        grid.add_column(header, justify="left" if k < shown.keys else "right", no_wrap=k < shown.keys)
+        key = k < shown.keys
+        grid.add_column(
+            header, justify="left" if key else "right", no_wrap=key is not shown.whole, overflow="fold"
+        )
     for k, row in enumerate(shown.rows):
         grid.add_row(*map(Text, row), style="bold" if k in shown.strong else None)
-    console.print(grid)
-    for note in shown.notes:
-        console.print(Text(note))
+    return Group(grid, *map(Text, shown.notes))
 
 
 def csv_text(rows: Iterable[Row]) -> str:

@@ -125,6 +125,30 @@ def test_ten_kills_at_random_moments_change_no_weight(undisturbed, tmp_path):
     assert kills == 10, "the job was over before"
 
 
+def events(out) -> int:
+    """How many events the run's store holds."""
+    with contextlib.suppress(StoreError), contextlib.closing(read_store(out / STATE)) as store:
+        return sum(1 for _ in store.events("demo"))
+    return 0
+
+
+@pytest.mark.parametrize("run", range(5))
+def test_the_orchestrator_killed_at_random_events_ends_with_the_same_weights(run, undisturbed, tmp_path):
+    chance = random.Random(run)
+    there = events(undisturbed[1])
+    victims = sorted(chance.sample(range(1, there - 1), 5))  # 25 in all
+    out = tmp_path / "run"
+    process = demo(out)
+    for victim in victims:
+        while events(out) < victim and process.poll() is None:
+            time.sleep(0.005)
+        child(process, "orchestrator.cli serve").kill()
+    report = finished(process)
+    assert report["final_digests"] == undisturbed[0]["final_digests"]
+    assert sum("orchestrator" in restart for restart in report["restarts"]) == 5
+    assert events(out) == there, "an event was lost, or stored twice"
+
+
 def test_a_demo_that_was_itself_killed_goes_on_when_it_is_run_again(undisturbed, tmp_path):
     out = tmp_path / "run"
     process = demo(out)

@@ -77,7 +77,8 @@ def fleet(tmp_path):
     mas("enroll", "orchestrator", "orchestrator", *url)
     for toml in tmp_path.glob("*/*.toml"):
         text = toml.read_text()
-        toml.write_text(re.sub(r"(?m)^state = .*$", f'state = "{toml.parent}/state"', text))
+        text = re.sub(r"(?m)^state = .*$", f'state = "{toml.parent}/state"', text)
+        toml.write_text(text.replace("# port = 8765", "port = 0     "))
     (tmp_path / "orchestrator/state").mkdir()
     with closing(open_store(tmp_path / "orchestrator/state")) as store:
         store.add_job(plan.spec.name, msgspec.json.encode(plan.spec))

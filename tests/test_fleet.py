@@ -38,17 +38,26 @@ class Fleet:
 
     def __init__(self, root, plan, broker: Broker, caps=None) -> None:
         self.root, self.plan, self.broker, self.caps = root, plan, broker, caps or {}
-        state = root / "state"
+        self.meter = open_one(METER)
+        self._orchestrate("state")
+        self.agents = [self._agent(device, clients) for device, clients in plan.clients.items()]
+
+    def _orchestrate(self, name: str) -> None:
+        state = self.root / name
         state.mkdir(exist_ok=True)
         self.store = open_store(state)
         if not self.store.jobs():
-            self.store.add_job(plan.spec.name, msgspec.json.encode(plan.spec))
-        self.meter = open_one(METER)
+            self.store.add_job(self.plan.spec.name, msgspec.json.encode(self.plan.spec))
         self.blobs = BlobStore(state / "blobs")
         self.workshop = Workshop(self.blobs, state, self.meter)
-        bus = broker.connect("orchestrator")
+        bus = self.broker.connect("orchestrator")
         self.server = Server("f", bus, self.store, self.blobs, self.workshop, rng=random.Random(1))
-        self.agents = [self._agent(device, clients) for device, clients in plan.clients.items()]
+
+    def wipe(self) -> None:
+        """The orchestrator begins with nothing but the same job; the agents go on as they are."""
+        self.workshop.close()
+        self.store.close()
+        self._orchestrate("other")
 
     def _agent(self, device: str, clients: tuple[str, ...]) -> Agent:
         folder = self.root / device
@@ -165,6 +174,17 @@ def test_a_bad_bus_and_a_good_one_end_with_the_same_weights(tmp_path):
             fleet_.run()
             digests.append(report(fleet_.plan.spec, fleet_.stored()).final_digests)
     assert digests[0] == digests[1]
+
+
+@pytest.mark.slow
+def test_agents_do_a_job_anew_for_an_orchestrator_that_has_lost_its_store(tmp_path):
+    with a_fleet(tmp_path, rounds=1, policy="all-in-one") as fleet_:
+        fleet_.run()
+        before = report(fleet_.plan.spec, fleet_.stored()).final_digests
+        fleet_.wipe()
+        assert fleet_.stored() == []
+        fleet_.run()
+        assert report(fleet_.plan.spec, fleet_.stored()).final_digests == before
 
 
 @pytest.mark.slow

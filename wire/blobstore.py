@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mas_edge.wire.host import sync_file, sync_folder, write_atomic
 from mas_edge.wire.messages import BlobRef, WireError, is_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 CHUNK_BYTES = 512 << 10
@@ -48,6 +50,11 @@ class BlobStore:
     def __init__(self, root: Path, *, chunk_bytes: int = CHUNK_BYTES) -> None:
         self._root, self._chunk_bytes = root, chunk_bytes
         root.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        return self._root
 
     def add(self, data: bytes) -> BlobRef:
         """Keep these bytes; on disk when it returns."""
@@ -135,6 +142,23 @@ class BlobStore:
     def digests(self) -> set[str]:
         """The whole blobs that are here."""
         return {path.name for path in self._root.iterdir() if is_digest(path.name)}
+
+    def unfinished(self) -> set[str]:
+        """The blobs of which only a part is here."""
+        return {path.stem for path in self._root.glob("*.part") if is_digest(path.stem)}
+
+    def used_bytes(self) -> int:
+        """What blobs and parts take of the disk, as the lengths of their files."""
+        return sum(self._sizes())
+
+    def largest_bytes(self) -> int:
+        """The length of the largest of these files; 0 if there is none."""
+        return max(self._sizes(), default=0)
+
+    def _sizes(self) -> Iterator[int]:
+        for path in self._root.iterdir():
+            with suppress(FileNotFoundError):  # parts become blobs meanwhile
+                yield path.stat().st_size
 
     def _at(self, digest: str) -> Path:
         if not is_digest(digest):  # it may come from the network, and it is about to name a file

@@ -55,12 +55,21 @@ def load_config(path: Path, kind: type[_T]) -> _T:
 
     Raises ConfigError if the file cannot be read, is no TOML, or does not fit the struct.
     """
+    return as_config(path, read_toml(path), kind)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; raises ConfigError."""
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+def as_config(path: Path, data: dict[str, Any], kind: type[_T]) -> _T:
+    """The struct in the tables of this file, as of ``load_config``; raises ConfigError."""
     _refuse_unknown(path, data, kind, "")
     try:
         return msgspec.convert(data, kind)
@@ -75,11 +84,12 @@ def _refuse_unknown(path: Path, data: dict[str, Any], kind: type[msgspec.Struct]
             near = difflib.get_close_matches(key, fields, n=1)
             remedy = f"did you mean {prefix + near[0]!r}?" if near else f"known: {', '.join(sorted(fields))}"
             raise ConfigError(f"{path}: unknown key {prefix + key!r}; {remedy}")
-        inner = _struct_in(fields[key])
-        if inner is None or not isinstance(value, dict):
+        if (inner := _struct_in(fields[key])) is None:
             continue
         named = get_origin(fields[key]) is dict  # tables of the user's own names: [data.NAME]
-        for name, table in value.items() if named else [("", value)]:
+        listed = value if isinstance(value, list) else [value]  # [[key]]
+        tables = value.items() if named and isinstance(value, dict) else [("", each) for each in listed]
+        for name, table in tables:
             if isinstance(table, dict):
                 _refuse_unknown(path, table, inner, f"{prefix}{key}." + f"{name}." * named)
 
@@ -261,8 +271,13 @@ def hold(folder: Path) -> Iterator[None]:
 
     The kernel lets go when the process ends, however it ends: flock(2). Raises FolderInUse.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w", encoding="ascii") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w", encoding="ascii")
+    except OSError as error:
+        remedy = "name a folder that this user may write to"
+        raise ConfigError(f"state {folder} cannot be used: {error.strerror}; {remedy}") from error
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -22,7 +22,7 @@ A conversation, as a device sees it::
 
 from __future__ import annotations
 
-from typing import TypeAlias, TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 
@@ -78,7 +78,10 @@ class _Message(Record, frozen=True, tag_field="kind", tag=str.lower):
 
 
 class Hello(_Message, frozen=True):
-    """I am here, this is what I have, and this is what I am doing."""
+    """I am here, this is what I have, and this is what I am doing.
+
+    ``slots`` is how many trainings I do at a time; ``beside`` is what I do besides ``working_on``.
+    """
 
     device: str
     boot_id: str
@@ -91,6 +94,8 @@ class Hello(_Message, frozen=True):
     sensor: Sensor | None = None
     refused: tuple[Refusal, ...] = ()
     caps: Caps = Caps()
+    slots: Annotated[int, msgspec.Meta(ge=1)] = 1
+    beside: tuple[Key, ...] = ()
 
 
 class Accepted(_Message, frozen=True):
@@ -166,9 +171,13 @@ class Alive(_Message, frozen=True):
 
 
 class Welcome(_Message, frozen=True):
-    """Your Hello was heard and there is nothing for you to do now."""
+    """Your Hello was heard and there is nothing for you to do now.
+
+    ``store`` names the orchestrator's memory of events: another one knows nothing of what was settled.
+    """
 
     boot_id: str
+    store: str = ""
 
 
 class Greet(_Message, frozen=True):
@@ -178,8 +187,9 @@ class Greet(_Message, frozen=True):
 class Assign(_Message, frozen=True):
     """Train (or only evaluate) these tasks from these weights.
 
-    ``remaining_s`` is how long the round waits from now on, None without a limit. ``fingerprint``
-    is the orchestrator's for the workload: a device that computes another one declines.
+    ``remaining_s`` is how long the round waits from now on, None without a limit; it waits longer if too few
+    answer by then, so a device works on until it hears ``Cancel``. ``fingerprint`` is the orchestrator's for
+    the workload: a device that computes another one declines.
     """
 
     key: Key

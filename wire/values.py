@@ -87,7 +87,8 @@ class Training(Record, frozen=True):
     The learning rate of round r of R is ``lr * (1 - r/R) ** lr_power``; momentum starts at zero in
     each round. ``micro_batch`` is the most examples at a time, None the whole batch; a device may take
     fewer to fit its memory, unless the job is ``reproducible``, or the network normalises over the batch
-    and ``cut_statistics`` does not allow it (what is learnt would change).
+    and ``cut_statistics`` does not allow it (what is learnt would change). ``prox_mu`` holds a device's
+    weights w near the received ones w0 by the loss prox_mu / 2 * |w - w0|^2 (FedProx, arXiv 1812.06127).
     """
 
     workload: str
@@ -107,6 +108,7 @@ class Training(Record, frozen=True):
     affinity_every: int = 10
     reproducible: bool = False
     cut_statistics: bool = False
+    prox_mu: float = 0.0
 
 
 class Score(Record, frozen=True):

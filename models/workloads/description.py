@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
-    Normaliser: TypeAlias = Callable[[Array, Array | None], Array]
+    Normaliser: TypeAlias = Callable[[Array], Array]
 
 FILE = "dataset.toml"
 
@@ -68,18 +68,17 @@ class Values(_Table, frozen=True, kw_only=True):
     std: tuple[float, ...] = (1.0,)
 
     def normaliser(self) -> Normaliser:
-        """A function (values, out) that makes targets of stored values, both (B, C, H, W) float32.
-
-        They are written to ``out``, which may be the values, or to a new array if it is None.
-        """
+        """A function that makes targets of stored values of any kind, both (B, C, H, W), in float32."""
         import numpy as np  # noqa: PLC0415 - the daemons do without
 
         mean = np.array(self.mean, np.float32).reshape(-1, 1, 1)
         scale = (1 / np.array(self.std)).astype(np.float32).reshape(-1, 1, 1)
+        shift, factor = (each.item() if each.size == 1 else each for each in (mean, scale))
 
-        def normalised(values_BCHW: Array, out: Array | None) -> Array:
-            target: Array = np.subtract(values_BCHW, mean, out=out)
-            target *= scale
+        def normalised(values_BCHW: Array) -> Array:
+            target = values_BCHW.astype(np.float32, order="C")
+            target -= shift
+            target *= factor
             return target
 
         return normalised

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from mas_edge.models.tasks import View
     from mas_edge.models.workloads.description import Description, Label
 
-    Rows: TypeAlias = Sequence[tuple[int, int]]
-    """Which building, and which of its views."""
+    Rows: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+    """Which buildings, and which of their views."""
 
 
 class Views:
@@ -38,7 +38,9 @@ class Views:
     def __init__(self, described: Description, parts: Sequence[tuple[Building, NDArray[np.int64]]]) -> None:
         buildings = [building for building, _ in parts]
         self._described = described
-        self._rows: Rows = [(number, int(row)) for number, (_, rows) in enumerate(parts) for row in rows]
+        self._row = np.concatenate([np.empty(0, np.int64), *(rows for _, rows in parts)])
+        sizes = np.array([len(rows) for _, rows in parts], np.int64)
+        self._building = np.repeat(np.arange(len(parts)), sizes)
         there = {name for building in buildings for name in building.stored}
         self._stored = {
             name: _Stored(described, name, buildings) for name in described.domains if name in there
@@ -49,26 +51,26 @@ class Views:
         self._to_target = {name: label.normaliser() for name, label in self._tasks}
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._row)
 
     def batch(self, index: NDArray[np.int64]) -> Batch:
         """The views at these positions: pictures and regressions (B, C, S, S), classes (B, S, S).
 
         Tasks with the same mask share one array of it, and a task that is valid everywhere has none.
         """
-        rows, given = [self._rows[position] for position in index.tolist()], self._described
+        rows, given = (self._building[index], self._row[index]), self._described
         stored = {name: files.of(rows) for name, files in self._stored.items()}
         mask = None
         if given.mask and given.mask.domain in stored:
             mask = given.mask.valid(stored[given.mask.domain][:, :1])
-        inputs = self._to_input(stored[given.input.domain], None)  # it may be a task, too
+        inputs = self._to_input(stored[given.input.domain])
         targets, valid = {}, {}
         for name, label in self._tasks:
             values, classes = stored[name], label.kind == "classes"
             where = _valid(label, values, mask, self._stored[name].has(rows))
             if where is not None:
                 valid[name] = where[:, 0] if classes else where
-            targets[name] = values[:, 0] if classes else self._to_target[name](values, values)
+            targets[name] = values[:, 0] if classes else self._to_target[name](values)
         return Batch(inputs, targets, valid)
 
 
@@ -84,29 +86,30 @@ class _Stored:
     """What some buildings store of a domain; one of them has such files."""
 
     def __init__(self, described: Description, domain: str, buildings: Sequence[Building]) -> None:
-        label = described.tasks.get(domain)
         nothing = np.zeros((1, 1, 1, 1), np.uint8)
-        self._shape = (stored_channels(described, domain), described.pixels, described.pixels)
+        shape = (stored_channels(described, domain), described.pixels, described.pixels)
         self._planes = [
-            np.broadcast_to(each.stored.get(domain, nothing).transpose(0, 3, 1, 2), (len(each), *self._shape))
+            np.broadcast_to(each.stored.get(domain, nothing).transpose(0, 3, 1, 2), (len(each), *shape))
             for each in buildings
         ]
-        self._kind = np.result_type(*self._planes) if label and label.kind == "classes" else np.float32
+        self._kind = np.result_type(*self._planes)
         has = np.array([domain in each.stored for each in buildings])
         self._has = None if has.all() else has
 
     def of(self, rows: Rows) -> Array:
-        """These views, (B, C, S, S): classes as they are stored, else float32; 0 where nothing is stored."""
-        values, planes = np.empty((len(rows), *self._shape), self._kind), self._planes
-        for at, (building, row) in enumerate(rows):
-            values[at] = planes[building][row]
+        """A copy of what is stored of these views, (B, C, S, S); 0 where nothing is."""
+        (first, *others), (building, row) = self._planes, rows
+        if not others:
+            chosen: Array = first[row]
+            return chosen
+        values = np.empty_like(first, self._kind, shape=(len(row), *first.shape[1:]))
+        for at, (number, position) in enumerate(zip(building.tolist(), row.tolist(), strict=True)):
+            values[at] = self._planes[number][position]
         return values
 
     def has(self, rows: Rows) -> Array | None:
         """Which of these views are stored, (B, 1, 1, 1); None is all."""
-        if self._has is None:
-            return None
-        return self._has[[building for building, _ in rows]].reshape(-1, 1, 1, 1)
+        return None if self._has is None else self._has[rows[0]].reshape(-1, 1, 1, 1)
 
 
 def dataset(

@@ -171,7 +171,7 @@ def small(tmp_path):
 
 
 def test_an_agent_whose_disk_is_full_lives_says_so_and_goes_on_when_there_is_room(tmp_path, small, caplog):
-    caplog.set_level(logging.INFO, "mas_edge.edge_agent")
+    caplog.set_level(logging.INFO, "mas_edge")
     with a_site(tmp_path, state=small) as site:
         site.assign()
         site.heard(m.Need)

@@ -231,6 +231,15 @@ def test_threads_follow_the_processor_time_and_the_processors(cpus, processors, 
         assert n - 1 < cpus <= n or n == 1
 
 
+@given(st.floats(0.01, 64), st.integers(1, 64), st.integers(1, 4), st.booleans())
+def test_trainings_beside_each_other_share_the_processor_time(cpus, processors, slots, enforced):
+    caps = Caps(cpus=cpus, cpus_enforced=enforced)
+    n = threads(caps, processors, slots)
+    assert 1 <= n <= threads(caps, processors)
+    assert n == 1 or n * slots <= processors
+    assert n == 1 or (n - enforced) * slots <= cpus
+
+
 def test_one_thread_trains_where_nothing_limits_the_processor_time():
     assert threads(Caps(), 8) == 1
 

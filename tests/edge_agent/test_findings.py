@@ -38,6 +38,21 @@ def test_disk(free, level):
     assert findings.disk(free, "/var/lib/mas-edge").level == level
 
 
+@pytest.mark.parametrize(
+    ("number", "cap", "level", "says"),
+    [
+        (2, 800 << 20, "ok", "2 trainings at a time, 1 thread each"),
+        (3, 800 << 20, "warning", "torch takes 367 MB a process"),
+        (2, None, "warning", "whatever they take"),
+    ],
+)
+def test_trainings_beside_each_other_need_a_process_each(number, cap, level, says):
+    found = findings.slots(number, cap, 1)
+    assert found.level == level
+    assert says in found.text
+    assert (found.remedy is None) == (level == "ok")
+
+
 def test_limits_are_ok_only_where_the_kernel_holds_memory():
     assert findings.caps(Caps(memory_bytes=GB, memory_source="MemoryMax"), "1 GB").level == "ok"
     assert findings.caps(Caps(), "none").level == "warning"

@@ -9,9 +9,9 @@ from contextlib import suppress
 
 import pytest
 
-from mas_edge.edge_agent.room import PROBE_BYTES, Room
 from mas_edge.edge_agent.spool import Spool
 from mas_edge.wire.messages import Declined, Key, Update
+from mas_edge.wire.room import PROBE_BYTES, Room
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def answer(round_: int) -> Declined:
 
 
 def test_a_full_disk_is_one_line_and_room_is_another(small, caplog):
-    caplog.set_level(logging.INFO, "mas_edge.edge_agent.room")
-    room, ballast = Room(small), fill(small)
+    caplog.set_level(logging.INFO, "mas_edge.wire.room")
+    room, ballast = Room(small, "it waits"), fill(small)
     for _ in range(5):
         with room.writing():
             (small / "file").write_bytes(bytes(8192))
@@ -59,28 +59,28 @@ def test_a_full_disk_is_one_line_and_room_is_another(small, caplog):
 
 
 def test_an_answer_without_room_is_not_lost_and_written_as_soon_as_there_is_some(small):
-    spool = Spool(small / "spool", Room(small))
+    spool = Spool(small / "spool", Room(small, "it waits"))
     spool.add(answer(0))
     ballast = fill(small)
     spool.add(answer(1))
     spool.add(answer(2))
     spool.remove(answer(2).key)
-    assert Spool(small / "spool", Room(small)).answers() == (answer(0),)
+    assert Spool(small / "spool", Room(small, "it waits")).answers() == (answer(0),)
     spool.write()
     ballast.unlink()
     spool.write()
-    assert Spool(small / "spool", Room(small)).answers() == (answer(0), answer(1))
+    assert Spool(small / "spool", Room(small, "it waits")).answers() == (answer(0), answer(1))
 
 
 def test_other_errors_are_not_passed_over(tmp_path):
-    room = Room(tmp_path)
+    room = Room(tmp_path, "it waits")
     with pytest.raises(IsADirectoryError), room.writing():
         tmp_path.write_bytes(b"")
     assert room.full is None
 
 
 def test_an_answer_is_kept_whole(tmp_path):
-    spool = Spool(tmp_path / "spool", Room(tmp_path))
+    spool = Spool(tmp_path / "spool", Room(tmp_path, "it waits"))
     update = Update(key=answer(0).key, examples=3)
     spool.add(update)
     assert spool.answers() == (update,)

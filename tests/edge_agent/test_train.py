@@ -115,14 +115,16 @@ def equal(one, other):
 def test_sgd_computes_the_same_bits_as_torchs(momentum, decay):
     ours, theirs = toy(), toy()
     sgd = train.SGD(list(ours.parameters()), momentum=momentum, weight_decay=decay)
-    reference = torch.optim.SGD(theirs.parameters(), lr=1.0, momentum=momentum, weight_decay=decay)
+    reference = torch.optim.SGD(
+        theirs.parameters(), lr=1.0, momentum=momentum, weight_decay=decay, fused=True
+    )
     for step in range(6):
         lr = 0.1 / (step + 1)
         reference.param_groups[0]["lr"] = lr
         generator = torch.Generator().manual_seed(step)
         for here, there in zip(ours.parameters(), theirs.parameters(), strict=True):
-            # now and then a parameter has no gradient: it must be left alone
-            missing = torch.rand((), generator=generator) < 0.3
+            # now and then a parameter has no gradient: it must be left alone; torch cannot begin so
+            missing = step and torch.rand((), generator=generator) < 0.3
             gradient = torch.randn(here.shape, generator=generator)
             here.grad = None if missing else gradient.clone()
             there.grad = None if missing else gradient.clone()
@@ -130,6 +132,48 @@ def test_sgd_computes_the_same_bits_as_torchs(momentum, decay):
         reference.step()
         assert equal(ours, theirs)
     assert all(parameter.grad is None for parameter in ours.parameters())
+
+
+def test_fedprox_draws_towards_the_received_weights_as_computed_by_hand():
+    """Two steps on one weight: d = g + mu (w - w0) + decay w; v = m v + d; w -= lr v."""
+    weight = nn.Parameter(torch.tensor([2.0]))
+    sgd = train.SGD([weight], momentum=0.5, weight_decay=0.1, prox_mu=3.0)
+    weight.grad = torch.tensor([4.0])
+    sgd.step(0.1)  # d = v = 4 + 3 * 0 + 0.2 = 4.2
+    assert weight.item() == pytest.approx(2.0 - 0.42)
+    weight.grad = torch.tensor([4.0])
+    sgd.step(0.1)  # d = 4 + 3 * (-0.42) + 0.158 = 2.898; v = 2.1 + 2.898 = 4.998
+    assert weight.item() == pytest.approx(1.58 - 0.4998)
+
+
+def test_fedprox_without_a_pull_is_the_same_round_to_the_bit_and_with_one_goes_less_far():
+    nets_, start = [toy() for _ in range(4)], toy()
+    run(nets_[0], Points(), but(epochs=3, lr=0.02))
+    for net, mu in zip(nets_[1:], (0.0, 1.0, 10.0), strict=True):
+        run(net, Points(), but(epochs=3, lr=0.02, prox_mu=mu))
+    assert equal(nets_[0], nets_[1])
+    far = [
+        sum(
+            float((p - q).detach().square().sum())
+            for p, q in zip(net.parameters(), start.parameters(), strict=True)
+        )
+        for net in nets_[1:]
+    ]
+    assert far[0] > far[1] > far[2] > 0
+
+
+def test_a_parameter_whose_first_gradient_comes_late_begins_then():
+    late, fresh = (torch.ones(5, requires_grad=True) for _ in range(2))
+    other = torch.ones(3, requires_grad=True)
+    one, two = (train.SGD(ps, momentum=0.9, weight_decay=0.1) for ps in ([other, late], [fresh]))
+    other.grad = torch.ones(3)
+    one.step(0.1)
+    assert torch.equal(late, torch.ones(5))
+    for here in (late, fresh):
+        here.grad = torch.arange(5.0)
+    one.step(0.1)
+    two.step(0.1)
+    assert torch.equal(late, fresh)
 
 
 def test_a_round_equals_plain_sgd_written_out():

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from mas_edge.edge_agent.account import Account
 from mas_edge.edge_agent.caps import Fence
 from mas_edge.edge_agent.config import TrainConfig
-from mas_edge.edge_agent.trainer import Patience, Trainer
+from mas_edge.edge_agent.pulse import Patience
+from mas_edge.edge_agent.trainers import Trainers
 from mas_edge.models.tasks import Source
 from mas_edge.profiling.meters import open_one
 from mas_edge.wire.blobs import BlobStore
@@ -41,7 +42,7 @@ class Site:
         self.account = Account(root / "account.json", meter, bus)
         self.account.begin(KEY)
         sources = {"watch": Source(clients=("1",))}
-        self.trainer = Trainer(
+        self.trainer = Trainers(
             root, blobs, self.account, sources, TrainConfig(), Fence(), Caps(), patience=HASTY
         )
 
@@ -52,7 +53,7 @@ class Site:
     def until_answered(self, meanwhile=lambda: None):
         end_s = time.monotonic() + LIMIT_S
         while time.monotonic() < end_s:
-            for word in self.trainer.turn(self.assign):
+            for word in self.trainer.turn([self.assign]):
                 return word
             meanwhile()
             time.sleep(0.01)
@@ -78,7 +79,7 @@ def test_a_worker_that_hangs_is_killed_and_tried_again_and_then_reported(tmp_pat
                 stopped.append(site.worker)
                 os.kill(site.worker, signal.SIGSTOP)
 
-        assert site.trainer.begin(site.assign) is None
+        assert site.trainer.begin(0, site.assign) is None
         answer = site.until_answered(stop)
     assert isinstance(answer, Failed)
     assert answer.reason == "hung"
@@ -90,7 +91,7 @@ def test_a_worker_that_hangs_is_killed_and_tried_again_and_then_reported(tmp_pat
 
 def test_a_worker_that_hung_once_and_then_works_answers_as_any_other(tmp_path):
     with a_site(tmp_path) as site:
-        site.trainer.begin(site.assign)
+        site.trainer.begin(0, site.assign)
         os.kill(first := site.worker, signal.SIGSTOP)
         answer = site.until_answered()
         assert site.worker != first
@@ -99,7 +100,7 @@ def test_a_worker_that_hung_once_and_then_works_answers_as_any_other(tmp_path):
 
 def test_nothing_is_begun_without_room_for_what_it_brings(tmp_path):
     with a_site(tmp_path, size_bytes=1 << 60) as site:
-        answer = site.trainer.begin(site.assign)
+        answer = site.trainer.begin(0, site.assign)
         assert len(site.trainer.pids) == 1, "no worker was started"
     assert (answer.reason, answer.again_s) == ("not-now", 60.0)
     assert answer.detail.startswith("disk: ")
@@ -107,7 +108,7 @@ def test_nothing_is_begun_without_room_for_what_it_brings(tmp_path):
 
 def test_a_worker_that_is_told_to_end_goes_at_its_own_pace(tmp_path):
     with a_site(tmp_path) as site:
-        site.trainer.begin(site.assign)
+        site.trainer.begin(0, site.assign)
         worker = site.worker
     assert not psutil.pid_exists(worker)
 
@@ -115,7 +116,7 @@ def test_a_worker_that_is_told_to_end_goes_at_its_own_pace(tmp_path):
 @pytest.mark.slow
 def test_a_worker_that_is_told_to_end_and_hangs_is_killed(tmp_path):
     with a_site(tmp_path) as site:
-        site.trainer.begin(site.assign)
+        site.trainer.begin(0, site.assign)
         os.kill(worker := site.worker, signal.SIGSTOP)
     assert not psutil.pid_exists(worker)
 

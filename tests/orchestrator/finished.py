@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mas_edge.orchestrator.job import Initialised, Judged
+from mas_edge.orchestrator.decision import Decision
+from mas_edge.orchestrator.job import Initialised, Judged, Planned
 from mas_edge.orchestrator.manifest import manifest
 from mas_edge.orchestrator.plan import DemoPlan
 from mas_edge.orchestrator.rounds import Carved, Heard, Merged
@@ -11,7 +12,9 @@ from mas_edge.orchestrator.spec import JobSpec
 from mas_edge.wire import messages as m
 
 TASKS = ("a", "b")
-TRAINING = m.Training(workload="watch", network="micro", rounds=2, epochs=1, batch=8, lr=0.1, seed=1)
+TRAINING = m.Training(
+    workload="watch", network="micro", rounds=2, epochs=1, batch=8, lr=0.1, seed=1, reproducible=True
+)
 SPEC = JobSpec(
     name="j",
     tasks=TASKS,
@@ -35,7 +38,9 @@ def ref(name: str) -> m.BlobRef:
     return m.BlobRef(digest=name * 32, size_bytes=1, chunk_bytes=1)
 
 
-def spend(group: str, round_: int, phase: str, t0_s: float, t1_s: float, joules: float | None, **more):
+def spend(
+    group: str, round_: int, phase: str, t0_s: float, t1_s: float, joules: float | None, job="j", **more
+):
     known = (
         {}
         if joules is None
@@ -50,7 +55,7 @@ def spend(group: str, round_: int, phase: str, t0_s: float, t1_s: float, joules:
         }
     )
     return m.Spend(
-        job="j",
+        job=job,
         group=group,
         round=round_,
         phase=phase,
@@ -63,12 +68,21 @@ def spend(group: str, round_: int, phase: str, t0_s: float, t1_s: float, joules:
     )
 
 
-def profile(group: str, round_: int, start_s: float, joules: float | None, sensor: m.Sensor | None):
+def profile(
+    group: str, round_: int, start_s: float, joules: float | None, sensor: m.Sensor | None, job: str = "j"
+):
     rows = (
         spend(
-            group, round_, "fetch", start_s, start_s + 0.5, joules and joules / 10, received_bytes=1_000_000
+            group,
+            round_,
+            "fetch",
+            start_s,
+            start_s + 0.5,
+            joules and joules / 10,
+            received_bytes=1_000_000,
+            job=job,
         ),
-        spend(group, round_, "forward", start_s + 0.5, start_s + 2.0, joules and joules * 0.3),
+        spend(group, round_, "forward", start_s + 0.5, start_s + 2.0, joules and joules * 0.3, job=job),
         spend(
             group,
             round_,
@@ -76,6 +90,7 @@ def profile(group: str, round_: int, start_s: float, joules: float | None, senso
             start_s + 0.5,
             start_s + 2.5,
             joules and joules * 0.6,
+            job=job,
             examples=40,
             sent_bytes=250_000,
             peak_rss_bytes=280_000_000,
@@ -102,6 +117,7 @@ def heard(device: str, group: str, round_: int, start_s: float, joules, sensor, 
             key=m.Key(job="j", group=group, round=round_, attempt=0, device=device),
             weights=ref("u") if train else None,
             examples=40 if train else 0,
+            trained=tuple(m.Score(task=task, count=40.0, loss_sum=30.0) for task in tasks) if train else (),
             scores=scores if round_ else (),
             profile=profile(group, round_, start_s, joules, sensor),
         )
@@ -117,6 +133,7 @@ def events(joules: float | None = 3.0, sensors=(RAPL, RAPL), spread: float = 0.0
     }
     happened: list[tuple[float, object]] = [
         (1.0, Initialised(weights=ref("i"), fingerprint="f", parameters={"encoder": 5})),
+        (1.0, Planned(decision=Decision(groups=(TASKS,)))),
     ]
 
     def round_of(groups, round_, start_s, *, train=True):
@@ -129,6 +146,8 @@ def events(joules: float | None = 3.0, sensors=(RAPL, RAPL), spread: float = 0.0
                 happened.append((at_s + 2.7, Merged(group=group, round=round_, weights=ref("w"))))
 
     round_of(["a+b"], 0, 1.0)
+    split = Decision(groups=(("a",), ("b",)), why="the partition was given")
+    happened.append((4.0, Planned(decision=split, stage="split")))
     happened.extend((4.0, Carved(group=group, weights=ref("c"))) for group in TASKS)
     round_of(TASKS, 1, 4.5)
     round_of(TASKS, 2, 11.0, train=False)

@@ -179,6 +179,32 @@ def broken(how):
     return tensors
 
 
+def test_the_distance_of_an_update_is_that_of_its_weights_whatever_block_and_place(tmp_path):
+    big = {"encoder.w": np.arange(BLOCK + 3, dtype=np.float32)}
+    before, after = {**state(1), **big}, {**state(2), **big}
+    after["encoder.w"] = big["encoder.w"] + np.float32(2)
+    written(tmp_path / "base", before)
+    written(tmp_path / "update", dict(reversed(list(after.items()))))
+    squares = [
+        np.square(after[name].astype(np.float64) - before[name].astype(np.float64)).sum()
+        for name in before
+        if before[name].dtype.kind == "f"  # counters are no weights
+    ]
+    assert screen(tmp_path / "update", tmp_path / "base") == pytest.approx(
+        math.sqrt(math.fsum(squares)), rel=1e-4
+    )
+    assert screen(tmp_path / "base", tmp_path / "base") == 0.0
+
+
+def test_an_update_that_is_infinitely_far_away_is_refused(tmp_path):
+    near, far = state(1), state(1)
+    far["decoder.jerk.bias"] = np.full(6, 1e200)
+    written(tmp_path / "base", near)
+    written(tmp_path / "update", far)
+    with pytest.raises(UpdateRefused, match="infinitely far"):
+        screen(tmp_path / "update", tmp_path / "base")
+
+
 @pytest.mark.parametrize(
     ("how", "tensor", "reason"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_origin
 
 import msgspec
 import pytest
@@ -72,7 +73,8 @@ def keys(kind, prefix=""):
         parts = getattr(field.type, "__args__", (field.type,))
         inner = next((p for p in parts if isinstance(p, type) and issubclass(p, msgspec.Struct)), None)
         name = f"{prefix}{field.encode_name}"
-        yield from keys(inner, f"{name}.NAME." if len(parts) > 1 else f"{name}.") if inner else (name,)
+        named = get_origin(field.type) is dict
+        yield from keys(inner, f"{name}.NAME." if named else f"{name}.") if inner else (name,)
 
 
 def said(text):

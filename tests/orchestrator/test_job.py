@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator import spec as specs
 from mas_edge.orchestrator.job import Abandoned, Initialised, Job, Judge, Judged
-from mas_edge.orchestrator.rounds import Ask, Carve, Carved, GaveUp, Heard, Merge, Merged
+from mas_edge.orchestrator.planning import planned
+from mas_edge.orchestrator.rounds import Ask, Carve, Carved, GaveUp, Heard, Merge, Merged, Select, Selected
 from mas_edge.orchestrator.spec import JobSpec, SpecRefused
-from mas_edge.wire.messages import AffinitySums, BlobRef, Key, Training, Update
+from mas_edge.wire.messages import AffinitySums, BlobRef, Training, Update
 
 TASKS = ("a", "b", "c")
 HELPS = {("a", "b"), ("b", "a")}
@@ -53,6 +54,8 @@ def answer(action) -> jobs.Event:
     match action:
         case jobs.Init():
             return Initialised(weights=ref("init"), fingerprint="f", parameters={})
+        case Select(group=group, round=number, call=call):
+            return Selected(group=group, round=number, call=call, devices=("d1", "d2"), wanted=2, needed=1)
         case Carve(group=group):
             return Carved(group=group, weights=ref(f"carved {group}"))
         case Merge(group=group, round=number):
@@ -75,7 +78,8 @@ def play(job: Job, order=lambda actions: actions[0]) -> tuple[Job, list]:
     events = []
     while not job.over:
         owed = jobs.owes(job, 0.0)
-        event = answer(order(owed))
+        action = order(owed)
+        event = planned(job) if isinstance(action, jobs.Plan) else answer(action)
         job, _ = jobs.step(job, event, 0.0)
         events.append(event)
         assert len(events) < 500
@@ -160,38 +164,15 @@ def test_repeated_and_foreign_events_change_nothing(data):
     assert jobs.step(job, again, 0.0)[0] == job
 
 
-def test_a_device_does_the_earliest_round_first_and_groups_in_the_plans_order():
-    def ask(group, number):
-        key = Key(job="j", group=group, round=number, attempt=0, device="d")
-        return Ask(key=key, tasks=(group,), weights=ref("w"), train=True, evaluate=False, measure=False)
-
-    chosen = jobs.assignments((ask("late", 3), ask("first", 2), ask("second", 2)))
-    assert chosen["d"].key.group == "first"
-
-
-def test_a_device_keeps_the_training_that_it_was_sent_as_long_as_it_is_asked_for():
-    asks = tuple(
-        Ask(
-            key=Key(job="j", group=group, round=2, attempt=0, device="d"),
-            tasks=(group,),
-            weights=ref("w"),
-            train=True,
-            evaluate=False,
-            measure=False,
-        )
-        for group in ("first", "second")
-    )
-    assert jobs.assignments(asks, {asks[1].key})["d"].key.group == "second"
-    assert jobs.assignments(asks[:1], {asks[1].key})["d"].key.group == "first"
-
-
 def test_a_group_that_fails_fails_the_job_with_its_reason():
-    job, _ = jobs.step(Job(spec=spec()), answer(jobs.Init(tasks=TASKS)), 0.0)
+    training = msgspec.structs.replace(spec().training, reproducible=True)
+    job, _ = jobs.step(Job(spec=spec(training=training)), answer(jobs.Init(tasks=TASKS)), 0.0)
+    job, _ = jobs.step(job, planned(job), 0.0)
     for time_s in (0.0, 100.0, 200.0):
         ask = next(a for a in jobs.owes(job, time_s) if a.key.device == "d1")
-        job, _ = jobs.step(job, GaveUp(key=ask.key, reason="no-data"), time_s)
+        job, _ = jobs.step(job, GaveUp(key=ask.key, reason="hung"), time_s)
     assert job.phase == "failed"
-    assert "no-data" in job.reason
+    assert "hung" in job.reason
 
 
 def test_an_abandoned_job_is_over_and_stays_so():

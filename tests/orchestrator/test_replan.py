@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator import replan, rounds
 from mas_edge.orchestrator.job import Initialised, Job, Judged
+from mas_edge.orchestrator.planning import planned
 from mas_edge.orchestrator.replan import Unfit, divided
-from mas_edge.orchestrator.rounds import Ask, Carve, Carved, GaveUp, Heard, Merge, Merged
+from mas_edge.orchestrator.rounds import Ask, Carve, Carved, GaveUp, Heard, Merge, Merged, Select, Selected
 from mas_edge.orchestrator.spec import JobSpec
 from mas_edge.wire.messages import AffinitySums, BlobRef, Shortage, TaskBytes, Training, Update
 
@@ -117,11 +118,18 @@ class World:
         self.rooms, self.needs, self.numbers = rooms, needs, numbers
         self.kept = kept or {}  # device -> round from which it has no room at all
         self.settled = set()
+        self.said = []
 
-    def answer(self, action):
+    def answer(self, action, job=None):  # noqa: PLR0911 - one answer to each kind of action
         match action:
+            case jobs.Plan():
+                return planned(job, self.said)
             case jobs.Init():
                 return Initialised(weights=ref("init"), fingerprint="f", parameters={})
+            case Select(group=group, round=number, call=call):
+                return Selected(
+                    group=group, round=number, call=call, devices=("d1", "d2"), wanted=2, needed=1
+                )
             case Carve(group=group):
                 return Carved(group=group, weights=ref(f"carved {group}"))
             case Merge(group=group, round=number):
@@ -139,7 +147,9 @@ class World:
         if need > room:
             known = unfit(ENCODER + room, device, **{task: self.needs[task] for task in ask.tasks})
             short = known.shortage if self.numbers else Shortage(micro_batch=8)
-            return GaveUp(key=ask.key, reason="memory", detail=known.detail, shortage=short)
+            refusal = GaveUp(key=ask.key, reason="memory", detail=known.detail, shortage=short)
+            self.said.append((0.0, refusal))
+            return refusal
         return Heard(
             update=Update(
                 key=ask.key,
@@ -155,7 +165,7 @@ def play(job, world, choose=lambda owed: owed[0]):
     for number in range(2000):
         if job.over:
             return job, number
-        job, _ = jobs.step(job, world.answer(choose(jobs.owes(job, 0.0))), 0.0)
+        job, _ = jobs.step(job, world.answer(choose(jobs.owes(job, 0.0)), job), 0.0)
     pytest.fail(f"it goes on for ever: {job}")
 
 
@@ -188,7 +198,7 @@ def test_a_group_that_no_longer_fits_goes_on_in_parts_from_the_weights_that_it_h
     world = World({"d1": 40, "d2": 40}, dict.fromkeys(TASKS, 10))
     job = Job(spec=spec("all-in-one"))
     while not any(run.round == 1 for run in job.runs):
-        job, _ = jobs.step(job, world.answer(jobs.owes(job, 0.0)[0]), 0.0)
+        job, _ = jobs.step(job, world.answer(jobs.owes(job, 0.0)[0], job), 0.0)
     world.rooms = {"d1": 25, "d2": 5}
     job, _ = play(job, world)
     assert job.phase == "done"
@@ -251,14 +261,18 @@ def test_a_replay_divides_in_the_same_way(cut, numbers):
     world = World({"d1": 10, "d2": 25}, dict.fromkeys(TASKS, 10), numbers=numbers)
     job, events = Job(spec=spec()), []
     while not job.over:
-        events.append(world.answer(jobs.owes(job, 0.0)[0]))
+        events.append(world.answer(jobs.owes(job, 0.0)[0], job))
         job, _ = jobs.step(job, events[-1], 0.0)
     world.settled.clear()
+    world.said = [(0.0, event) for event in events[:cut] if isinstance(event, GaveUp)]
     assert play(jobs.replay(spec(), ((0.0, e) for e in events[:cut])), world)[0] == job
 
 
 def test_a_refusal_that_comes_twice_counts_once():
-    run = jobs.replay(spec("all-in-one"), [(0.0, World({}, {}).answer(jobs.Init(tasks=TASKS)))]).runs[0]
+    made = World({}, {}).answer(jobs.Init(tasks=TASKS))
+    begun = planned(jobs.replay(spec("all-in-one"), [(0.0, made)]))
+    run = jobs.replay(spec("all-in-one"), [(0.0, made), (0.0, begun)]).runs[0]
+    run = rounds.step(run, World({}, {}).answer(rounds.owes(run, 0.0)[0]), 0.0)
     ask = rounds.owes(run, 0.0)[0]
     refusal = World({"d1": 0}, dict.fromkeys(TASKS, 1)).answer(ask)
     once = rounds.step(run, refusal, 0.0)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import msgspec
 
-from mas_edge.orchestrator.job import Initialised, Judged
+from mas_edge.orchestrator.decision import Decision
+from mas_edge.orchestrator.job import Initialised, Judged, Planned
 from mas_edge.orchestrator.report import report
 from mas_edge.orchestrator.rounds import Carved, Heard, Merged
 from mas_edge.orchestrator.spec import JobSpec
 from mas_edge.wire.messages import BlobRef, Fit, Key, Profile, Score, Spend, Training, Update
 
 TASKS = ("a", "b", "c")
-TRAINING = Training(workload="watch", network="micro", rounds=1, epochs=1, batch=8, lr=0.1, seed=1)
+TRAINING = Training(
+    workload="watch", network="micro", rounds=1, epochs=1, batch=8, lr=0.1, seed=1, reproducible=True
+)
 SPEC = JobSpec(name="j", tasks=TASKS, training=TRAINING, policy="all-in-one", devices=("d1",), unseen=("9",))
 GROUP = "a+b+c"
 
@@ -31,6 +34,7 @@ def events(*tasks: str):
     scores = tuple(Score(task=task, count=2.0, loss_sum=3.0, constant_loss_sum=4.0) for task in tasks)
     happened = (
         Initialised(weights=ref("first"), fingerprint="f", parameters={}),
+        Planned(decision=Decision(groups=(TASKS,))),
         Carved(group=GROUP, weights=ref("first")),
         heard(0, "u"),
         Merged(group=GROUP, round=0, weights=ref("merged")),
@@ -62,8 +66,8 @@ def test_memory_is_what_each_group_took_at_the_most_on_each_device_and_lost_atte
     fitted = Fit(micro_batch=4, estimated_bytes=300, allowed_bytes=400, killed_bytes=390)
     profile = Profile(rows=(spent("lost", 390), spent("forward", 250), spent("save", 310)))
     made = events(*TASKS)
-    second, first = made[2][0], made[2][1].update
-    made[2] = second, Heard(update=msgspec.structs.replace(first, fit=fitted, profile=profile))
+    second, first = made[3][0], made[3][1].update
+    made[3] = second, Heard(update=msgspec.structs.replace(first, fit=fitted, profile=profile))
     (row,) = report(SPEC, made).memory
     assert (row.group, row.device, row.micro_batch, row.checkpointing) == (GROUP, "d1", 4, False)
     assert (row.peak_bytes, row.estimated_bytes, row.allowed_bytes, row.killed_bytes) == (310, 300, 400, 390)

@@ -6,6 +6,8 @@ import csv
 import html.parser
 import io
 import json
+import math
+import os
 import re
 import subprocess
 import sys
@@ -13,15 +15,20 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from finished import MODEL, RAPL, a_run
+from finished import MODEL, RAPL, SPEC, a_run, events, profile
 
+from mas_edge.orchestrator import charts
 from mas_edge.orchestrator.cli import main
+from mas_edge.orchestrator.manifest import manifest
 from mas_edge.orchestrator.page import Named, page
+from mas_edge.orchestrator.plan import DemoPlan
 from mas_edge.orchestrator.report import Memory
-from mas_edge.orchestrator.runs import REPORT, RunReport, read
+from mas_edge.orchestrator.rounds import GaveUp
+from mas_edge.orchestrator.runs import REPORT, RunReport, compose, read
 from mas_edge.orchestrator.summary import headline, trajectory
 from mas_edge.profiling.report import joules
 from mas_edge.profiling.tables import WIDE
+from mas_edge.wire import messages as m
 
 pytest.importorskip("matplotlib", reason="reports need matplotlib (extra orchestrator)")
 
@@ -314,3 +321,35 @@ def test_the_schema_of_the_report_is_up_to_date():
     script = [sys.executable, str(root / "scripts" / "report_schema"), "--check"]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_group_of_another_job_that_has_the_same_name_is_a_bar_of_its_own():
+    made = a_run()
+    again = tuple(msgspec.structs.replace(row, job="other") for row in made.rows if row.group == "a")
+    figure = charts.energy(msgspec.structs.replace(made, rows=made.rows + again))
+    bars = {(row.job, row.group) for row in (*made.rows, *again) if row.level == "group"}
+    assert len(figure.axes[0].get_yticks()) == len(bars)
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO"])
+def test_where_an_error_arose_is_told_to_who_asks_for_it(level, tmp_path):
+    command = [sys.executable, "-m", "mas_edge.orchestrator.cli", "launch", str(tmp_path / "no.toml")]
+    env = {**os.environ, "PYTHONSAFEPATH": "1", "MAS_LOG": level}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    first, *rest = done.stderr.splitlines()
+    assert (done.returncode, first.startswith("mas: cannot read")) == (2, True)
+    assert ("Traceback (most recent call last):" in rest) == (level == "DEBUG")
+
+
+def test_what_a_device_bills_for_a_job_with_another_ones_answer_is_paid_by_its_tasks():
+    key = m.Key(job="other", group="a", round=0, attempt=0, device="d1")
+    stray = profile("a", 0, 1.0, 5.0, RAPL, SPEC.name)
+    beside = msgspec.structs.replace(stray, rows=stray.rows + profile("a", 0, 1.0, 7.0, RAPL, "other").rows)
+    answer = GaveUp(key=key, reason="broke", profile=beside)
+    plan = manifest(DemoPlan(spec=SPEC, clients={}), {})
+    alone, paid = (
+        compose(SPEC, events(), plan, wall_s=18.0, elsewhere=elsewhere) for elsewhere in ((), [(2.0, answer)])
+    )
+    joules = [math.fsum(bill.energy_j or 0.0 for bill in run.task_bills) for run in (alone, paid)]
+    assert joules[1] - joules[0] == pytest.approx(5.0)
+    assert paid.rows == alone.rows, "it stands in the other job's rows"

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from mas_edge.orchestrator.job import Initialised
-from mas_edge.orchestrator.rounds import GaveUp, Heard
+from mas_edge.orchestrator.decision import Decision
+from mas_edge.orchestrator.job import Abandoned, Initialised, Planned
+from mas_edge.orchestrator.rounds import Carved, GaveUp, Heard, Selected
 from mas_edge.orchestrator.server import A_TURN, Server
 from mas_edge.orchestrator.service import open_store
-from mas_edge.orchestrator.spec import JobSpec
+from mas_edge.orchestrator.spec import JobSpec, first_groups
 from mas_edge.orchestrator.workshop import Workshop
 from mas_edge.profiling.meters import open_one
 from mas_edge.wire import messages as m
@@ -39,11 +40,16 @@ class Device:
     def say(self, message: m.Up) -> None:
         self.bus.publish(m.up_topic("f", self.name), m.encode(message))
 
-    def hello(self, working_on: m.Key | None = None) -> None:
+    def hello(self, working_on: m.Key | None = None, **more) -> None:
         versions = m.Versions(mas_edge="0", python="3")
-        self.say(
-            m.Hello(device=self.name, boot_id="b", versions=versions, workloads=(), working_on=working_on)
+        hello = m.Hello(
+            device=self.name,
+            boot_id="b",
+            versions=versions,
+            workloads=(m.Offer(workload="watch", tasks=("a", "b")),),
+            working_on=working_on,
         )
+        self.say(msgspec.structs.replace(hello, **more))
 
     def messages(self) -> list[m.Down]:
         deliveries = (self.bus.get(0.0) for _ in range(100))
@@ -63,6 +69,7 @@ class Site:
         self.store.add_job("j", msgspec.json.encode(SPEC))
         first = self.blobs.add(weights(0.0))
         self.store.append("j", 0.0, Initialised(weights=first, fingerprint="f", parameters={}))
+        self.store.append("j", 0.0, Planned(decision=Decision(groups=first_groups(SPEC))))
         self.workshop = Workshop(self.blobs, root, self.meter)
         self.devices = [Device(self.broker, name) for name in SPEC.devices]
         self.start()
@@ -79,7 +86,9 @@ class Site:
             self.server.turn(0.0)
 
     def events(self) -> list:
-        return [event for _, _, event in self.store.events("j")][1:]
+        """What happened since the first weights, but for the selections."""
+        told = [event for _, _, event in self.store.events("j")][2:]
+        return [event for event in told if not isinstance(event, Selected)]
 
     def answer(self, device: Device, key: m.Key, value: float, **changes) -> m.Update:
         """An update whose weights the orchestrator has already, unless another reference is given."""
@@ -193,16 +202,73 @@ def test_a_flood_of_messages_does_not_keep_the_server_from_its_work(site):
 
 
 def test_who_still_trains_for_a_job_that_failed_is_told_to_stop(site):
-    first, second = site.devices
+    second = site.devices[1]
     wanted = second.assigned().key
     second.say(m.Accepted(key=wanted))
-    device_key = first.assigned().key
-    for attempt in range(SPEC.tries):
-        key = msgspec.structs.replace(device_key, attempt=attempt)
-        first.say(m.Failed(key=key, reason="worker-killed"))
-    site.turn(2)
+    site.turn()
+    assert site.server.happened("j", Abandoned(reason="no room"))
+    site.turn()
     assert site.server.jobs[0].phase == "failed"
     assert m.Cancel(key=wanted) in second.messages()
+
+
+TWO_GROUPS = JobSpec(name="k", tasks=("a", "b"), training=TRAINING, policy="one-by-one", devices=("d3",))
+
+
+@pytest.fixture
+def slots(tmp_path):
+    """A job of two groups, and a device that has not said Hello yet."""
+    made = Site(tmp_path)
+    made.store.add_job("k", msgspec.json.encode(TWO_GROUPS))
+    ref = made.blobs.add(weights(0.0))
+    made.store.append("k", 0.0, Initialised(weights=ref, fingerprint="f", parameters={}))
+    made.store.append("k", 0.0, Planned(decision=Decision(groups=first_groups(TWO_GROUPS))))
+    for group in TWO_GROUPS.tasks:
+        made.store.append("k", 0.0, Carved(group=group, weights=ref))
+    made.devices = [Device(made.broker, "d3")]
+    made.start()
+    made.turn()
+    yield made
+    made.workshop.close()
+    made.store.close()
+    made.meter.close()
+
+
+def assigned(device) -> list[str]:
+    return [said.key.group for said in device.messages() if isinstance(said, m.Assign)]
+
+
+def test_a_device_is_sent_as_many_trainings_as_it_has_slots_and_the_next_one_with_each_answer(slots):
+    (device,) = slots.devices
+    device.hello()
+    slots.turn(2)
+    assert assigned(device) == ["a"]
+    device.hello(slots=2)
+    slots.turn(2)
+    assert set(assigned(device)) == {"a", "b"}
+    slots.answer(device, m.Key(job="k", group="b", round=0, attempt=0, device="d3"), 1.0)
+    slots.turn(2)
+    assert "a" not in assigned(device), "what is in its other slot is not disturbed"
+
+
+def test_a_device_is_told_to_stop_what_nobody_asks_of_any_of_its_slots(slots):
+    (device,) = slots.devices
+    wanted = m.Key(job="k", group="a", round=0, attempt=0, device="d3")
+    old = msgspec.structs.replace(wanted, job="gone")
+    device.hello()
+    slots.turn(2)
+    device.hello(working_on=wanted, beside=(old,), slots=2)
+    slots.turn()
+    cancelled = [said.key for said in device.messages() if isinstance(said, m.Cancel)]
+    assert cancelled == [old]
+
+
+def test_a_welcome_names_the_store(site):
+    device = site.devices[0]
+    device.hello()
+    site.turn()
+    (welcome,) = [said for said in device.messages() if isinstance(said, m.Welcome)][-1:]
+    assert welcome.store == site.store.identity
 
 
 KEY = m.Key(job="j", group="a", round=0, attempt=0, device="d1")
@@ -216,7 +282,7 @@ def test_a_device_says_why_it_may_not_train_and_that_is_known_and_one_line(site,
         alive = m.Alive(online=True, boot_id="b", reasons=reasons)
         first.bus.publish(m.alive_topic("f", "d1"), m.encode(alive), retain=True)
         site.turn()
-        assert site.server.alive["d1"].reasons == reasons
+        assert site.store.presence()["d1"][0].reasons == reasons
     assert [record.getMessage() for record in caplog.records] == [
         "d1 may not train now: temperature: 80.0 °C, asked is less than 70.0 °C",
         "d1 may train again",

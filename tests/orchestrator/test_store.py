@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mas_edge.orchestrator.store import (
-    VERSION,
     JobExists,
     Store,
     StoreError,
@@ -25,7 +24,8 @@ from mas_edge.orchestrator.store import (
     StoreRefused,
     UnknownJob,
 )
-from mas_edge.wire.messages import Hello, Key, Progress, Versions
+from mas_edge.orchestrator.store_file import APPLICATION, SCHEMAS, VERSION
+from mas_edge.wire.messages import Alive, Hello, Key, Progress, Versions
 
 
 class Began(msgspec.Struct, frozen=True, tag_field="kind", tag="began"):
@@ -109,6 +109,25 @@ def test_what_a_device_said_last_is_remembered(tmp_path):
         assert store.live() == (progress("a", 2),)
 
 
+def test_launches_wait_in_their_order_until_they_are_withdrawn_or_their_job_begins(tmp_path):
+    with opened(tmp_path / "s.db", wall_s=lambda: 9.0) as store:
+        numbers = [store.add_launch(job, job.encode()) for job in ("one", "two", "one")]
+        store.add_job("one", b"")
+        for number in numbers:
+            store.withdraw(number)
+    with reading(tmp_path / "s.db") as store:
+        assert store.launches() == ((numbers[0], "one", b"one", 9.0), (numbers[2], "one", b"one", 9.0))
+
+
+def test_whether_a_device_is_there_is_kept_with_the_time_at_which_it_was_said(tmp_path):
+    now_s = itertools.count(5)
+    with opened(tmp_path / "s.db", wall_s=lambda: float(next(now_s))) as store:
+        for online in (True, False):
+            store.set_presence("a", Alive(online=online, boot_id="b"))
+    with reading(tmp_path / "s.db") as store:
+        assert store.presence() == {"a": (Alive(online=False, boot_id="b"), 6.0)}
+
+
 def test_each_row_carries_its_kind_and_the_wall_clock_for_people(tmp_path):
     with opened(tmp_path / "s.db", wall_s=lambda: 1234.5) as store:
         store.add_job("one", b"")
@@ -119,6 +138,15 @@ def test_each_row_carries_its_kind_and_the_wall_clock_for_people(tmp_path):
 
 
 # --- other processes ------------------------------------------------------------------------------
+
+
+def test_a_store_has_an_identity_of_its_own_that_it_keeps(tmp_path):
+    found = []
+    for name in ("a.db", "a.db", "b.db"):
+        with closing(Store(tmp_path / name, Event)) as store:
+            found.append(store.identity)
+    assert found[0] == found[1] != found[2]
+    assert all(len(identity) == 32 for identity in found)
 
 
 def test_a_reader_sees_each_event_as_soon_as_it_is_committed(tmp_path):
@@ -209,6 +237,36 @@ def test_a_newer_store_is_refused_and_left_alone(tmp_path):
         ):
             opening(path)
     assert path.read_bytes() == before
+
+
+@pytest.fixture
+def first_version(tmp_path):
+    """A store as version 1 left it, with a job and an event."""
+    with closing(sqlite3.connect(tmp_path / "s.db")) as db:
+        db.executescript(f"{SCHEMAS[0]} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = 1;")
+        db.execute("INSERT INTO jobs VALUES ('one', x'00', 1.0)")
+        db.execute(
+            """INSERT INTO events VALUES (7, 'one', 0.5, 1.0, 'began', '{"kind":"began","who":"x"}')"""
+        )
+        db.commit()
+    return tmp_path / "s.db"
+
+
+def test_an_older_store_is_brought_up_when_it_is_written_and_keeps_what_it_had(first_version):
+    for _ in range(2):
+        with opened(first_version) as store:
+            assert list(store.events("one")) == [(7, 0.5, Began("x"))]
+            store.add_launch("two", b"later")
+            assert len(store.identity) == 32
+    with reading(first_version) as store:
+        assert [row[1:3] for row in store.launches()] == [("two", b"later")] * 2
+
+
+def test_an_older_store_is_not_read_before_it_is_brought_up(first_version):
+    before = first_version.read_bytes()
+    with pytest.raises(StoreRefused, match=rf"store version 1: `mas serve` brings it to {VERSION}"):
+        reading(first_version)
+    assert first_version.read_bytes() == before
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 import threading
 import time
 
@@ -108,3 +111,24 @@ def test_kills_for_want_of_memory_are_the_kernels_count(tmp_path):
     (tmp_path / "proc/vmstat").write_text("pgfault 12\n")
     assert memory_kills(tmp_path) is None
     assert memory_kills() is None or memory_kills() >= 0
+
+
+def test_what_is_freed_stays_resident_until_it_is_given_back():
+    code = """
+import os
+from mas_edge.profiling.cpu import give_memory_back, keep_freed_memory, rss_bytes
+keep_freed_memory()
+give_memory_back()
+before = rss_bytes(os.getpid())
+held = [bytearray(os.urandom(1 << 20)) for _ in range(16)]
+del held
+kept = rss_bytes(os.getpid()) - before
+give_memory_back()
+print(kept, rss_bytes(os.getpid()) - before)
+"""
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    kept, left = map(int, said.split())
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("only glibc is told to keep it")
+    assert kept > 12 << 20
+    assert left < 4 << 20

@@ -10,9 +10,9 @@ import contextlib
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from quotas import quota
 
 from mas_edge.profiling.cpu import host_time, process_cpu_ns
 from mas_edge.profiling.ledger import Ledger, Use, charge, metered, rows
@@ -20,46 +20,17 @@ from mas_edge.profiling.meters import between, open_one
 
 pytestmark = pytest.mark.slow
 
-PERIOD_US = 50_000
-V1, V2 = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
-
-
-def grouped(name: str, share: float) -> tuple[Path, str]:
-    """A new cgroup with that share of one processor, and the file that takes processes; skips without."""
-    quota_us = round(share * PERIOD_US)
-    v2 = (V2 / "cgroup.controllers").exists()
-    folder = (V2 if v2 else V1) / name
-    try:
-        if v2:
-            (V2 / "cgroup.subtree_control").write_text("+cpu")
-            folder.mkdir()
-            (folder / "cpu.max").write_text(f"{quota_us} {PERIOD_US}")
-            return folder, "cgroup.procs"
-        folder.mkdir()
-        (folder / "cpu.cfs_period_us").write_text(str(PERIOD_US))
-        (folder / "cpu.cfs_quota_us").write_text(str(quota_us))
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-        pytest.skip(f"it takes root and a cgroup of the cpu controller: {error}")
-    return folder, "tasks"
-
 
 @contextlib.contextmanager
 def busy_process(name: str, share: float):
-    folder, door = grouped(name, share)
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        (folder / door).write_text(str(process.pid))
-        yield process.pid
-    finally:
-        process.kill()
-        process.wait()
-        for _ in range(100):  # the kernel lets go of the last process a moment later
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-                break
-            time.sleep(0.01)
+    with quota(name, share) as door:
+        process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        try:
+            door.write_text(str(process.pid))
+            yield process.pid
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture

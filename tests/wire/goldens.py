@@ -26,6 +26,8 @@ GOLDEN: dict[m.Up | m.Down | m.Alive, bytes] = {
         caps=m.Caps(
             memory_bytes=500, memory_source="MemoryMax", cpus=1.5, cpus_source="threads", cpus_enforced=False
         ),
+        slots=2,
+        beside=(KEY,),
     ): (
         b'{"kind":"hello","device":"pi-3","boot_id":"b7",'
         b'"versions":{"mas_edge":"0.1.0","python":"3.11.7","torch":"2.13.0"},'
@@ -33,7 +35,7 @@ GOLDEN: dict[m.Up | m.Down | m.Alive, bytes] = {
         b'"spooled":[' + KEY_JSON + b'],"cpus":4,"sensor":' + SENSOR_JSON + b","
         b'"refused":[{"sensor":"nvml","reason":"no GPU"}],'
         b'"caps":{"memory_bytes":500,"memory_source":"MemoryMax","cpus":1.5,"cpus_source":"threads",'
-        b'"cpus_enforced":false}}'
+        b'"cpus_enforced":false},"slots":2,"beside":[' + KEY_JSON + b"]}"
     ),
     m.Accepted(key=KEY): b'{"kind":"accepted","key":' + KEY_JSON + b"}",
     m.Declined(
@@ -115,19 +117,22 @@ GOLDEN: dict[m.Up | m.Down | m.Alive, bytes] = {
         b'{"kind":"alive","online":true,"boot_id":"b7",'
         b'"reasons":[{"condition":"power","detail":"on battery"}]}'
     ),
-    m.Welcome(boot_id="b7"): b'{"kind":"welcome","boot_id":"b7"}',
+    m.Welcome(boot_id="b7", store="5e"): b'{"kind":"welcome","boot_id":"b7","store":"5e"}',
     m.Greet(): b'{"kind":"greet"}',
     m.Assign(
         key=KEY,
         tasks=("gravity", "jerk"),
-        training=m.Training(workload="watch", network="micro", rounds=20, epochs=1, batch=64, lr=0.1, seed=7),
+        training=m.Training(
+            workload="watch", network="micro", rounds=20, epochs=1, batch=64, lr=0.1, seed=7, prox_mu=0.01
+        ),
         weights=REF,
         fingerprint="f0",
         evaluate=True,
         remaining_s=90.5,
     ): (
         b'{"kind":"assign","key":' + KEY_JSON + b',"tasks":["gravity","jerk"],'
-        b'"training":{"workload":"watch","network":"micro","rounds":20,"epochs":1,"batch":64,"lr":0.1,"seed":7},'
+        b'"training":{"workload":"watch","network":"micro","rounds":20,"epochs":1,"batch":64,"lr":0.1,"seed":7,'
+        b'"prox_mu":0.01},'
         b'"weights":' + REF_JSON + b',"fingerprint":"f0","evaluate":true,"remaining_s":90.5}'
     ),
     m.Stored(key=KEY): b'{"kind":"stored","key":' + KEY_JSON + b"}",

@@ -2,7 +2,8 @@
 
 A building's records (``archive``) are handed, a label at a time, to the data set that also serves folders in
 Taskonomy's layout, so that masks, normalisation and held-out views are the same thing there and here. The
-shipped buildings are unpacked into memory, a folder's are mapped; neither is normalised before a batch is.
+shipped buildings are unpacked into memory, together and each label plane by plane, so that a batch is one
+indexed copy per label; a folder's are mapped. Neither is normalised before a batch is.
 
 Views are drawn at random, so that the last ones of a building are held out as well as any.
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mas_edge.models.tasks import DataRefused, UnknownChoice
 from mas_edge.models.workloads import folder_data, layout
 from mas_edge.models.workloads.buildings import archive
@@ -18,9 +21,9 @@ from mas_edge.models.workloads.buildings.records import LABELS
 from mas_edge.models.workloads.folder_files import Building
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from mas_edge.models.tasks import Array, Source, View
@@ -38,7 +41,18 @@ def dataset(
         raise DataRefused(f"held-out share {held_out_share}: use a number from 0 up to, not including, 1")
     opened = [building(described, shipped, source.root, client) for client in source.clients]
     parts = [(each, folder_data.in_view(each, view, held_out_share)) for each in opened]
-    return folder_data.Views(described, parts)
+    return folder_data.Views(described, parts if source.root or not parts else [_together(parts)])
+
+
+def _together(parts: Sequence[tuple[Building, NDArray[np.int64]]]) -> tuple[Building, NDArray[np.int64]]:
+    """The chosen views of all buildings as those of one, copied, each channel's pixels side by side."""
+    views = tuple(building.views[row] for building, rows in parts for row in rows)
+    stored = {
+        name: np.concatenate([np.moveaxis(each.stored[name], 3, 1)[rows] for each, rows in parts])
+        for name in LABELS
+    }
+    planes = {name: np.moveaxis(np.ascontiguousarray(each), 1, 3) for name, each in stored.items()}
+    return Building("shipped", views, planes), np.arange(len(views))
 
 
 def building(described: Description, shipped: Path | None, root: Path | None, client: str) -> Building:

@@ -1,8 +1,9 @@
 """Whether the disk takes what is written to it, said once when that changes.
 
-A full disk is a state of the device, not the end of the agent: what could not be written is tried again,
-what is on disk stays, and ``full`` is one of the reasons for which nothing is trained. Only the errors of a
-full disk are caught (ENOSPC, EDQUOT); any other is not ours to pass over.
+A full disk is a state, not the end of a daemon: what could not be written is tried again, what is on disk
+stays. Only the errors of a full disk are caught (ENOSPC, EDQUOT); any other is not ours to pass over. Room
+is believed in again when the kernel gives a whole probe of it (posix_fallocate(3)), for more than the little
+that was freed by chance.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ PROBE_BYTES = 1 << 20
 
 
 class Room:
-    """The room in a folder."""
+    """The room in a folder; ``meanwhile`` says, in the log, what is done without."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, meanwhile: str) -> None:
+        self._folder, self._meanwhile = folder, meanwhile
         self.full: str | None = None
 
     @contextmanager
@@ -40,16 +41,16 @@ class Room:
                 raise
             if self.full is None:
                 self.full = f"no room in {self._folder} ({error.strerror})"
-                log.warning("%s: what is spooled stays, nothing is trained until there is some", self.full)
+                log.warning("%s: %s", self.full, self._meanwhile)
 
-    def look(self) -> None:
-        """Whether a full disk has room again: for more than the little that was freed by chance."""
+    def look(self, needed_bytes: int = PROBE_BYTES) -> None:
+        """Whether a full disk has room again: for so much at a time."""
         if self.full is None:
             return
         probe = self._folder / ".room"
         try:
             with probe.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, PROBE_BYTES)
+                os.posix_fallocate(file.fileno(), 0, needed_bytes)
         except OSError:
             return
         finally:

@@ -1,0 +1,1 @@
+"""The job of bench/peers as a Flower app."""

@@ -1,0 +1,145 @@
+"""The subcommands of `mas` that look: what goes on, what happened, and what came of it.
+
+``orchestrator.cli`` adds them to its parser, and turns their errors into text and exit codes. All of them ask
+the running orchestrator over its control socket, and change nothing there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mas_edge.orchestrator.cli_talk import (
+    FOLLOW_S,
+    command,
+    connected,
+    print_going,
+    print_json,
+    status,
+    terminal,
+)
+
+if TYPE_CHECKING:
+    from mas_edge.orchestrator import orders
+    from mas_edge.orchestrator.cli_talk import Add
+
+
+def add_commands(add: Add) -> None:
+    """Add all of them; ``add(name, act, summary)`` makes a subcommand's parser."""
+    made = command(add, "ps", ps, "show the jobs")
+    made.add_argument("--all", action="store_true", help="also those that were over long ago")
+    made = command(add, "watch", watch, "look on while jobs run")
+    made.add_argument("job", nargs="?", metavar="JOB", help="end when this one is over")
+    command(add, "devices", devices, "show the devices")
+    made = command(add, "logs", logs, "tell what happened to a job")
+    made.add_argument("job", metavar="JOB")
+    made.add_argument("-f", "--follow", action="store_true", help="go on until the job is over")
+    made = command(add, "export", export, "write a job's weights and report into a folder")
+    made.add_argument("job", metavar="JOB")
+    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder that is new or empty")
+
+
+def ps(options: argparse.Namespace) -> int:
+    """Show the jobs and their tasks: what they are at, losses, joules, time, and what they wait for. Losses
+    are held-out ones over those of the best constant answer: below 1, something was learnt. A task's
+    joules are its decoder's share of what its group used, and an equal part of what is shared.
+
+        mas ps
+        mas ps --all --json
+    """
+    from mas_edge.orchestrator import orders, status_tables  # noqa: PLC0415 - keeps --help fast
+    from mas_edge.profiling.report import render  # noqa: PLC0415
+
+    with connected(options) as orchestrator:
+        seen = orchestrator.ask(orders.Look(every=options.all), orders.Seen)
+    if options.json:
+        print_json(msgspec.structs.asdict(seen.status) | {"waiting": seen.waiting})
+        return 0
+    console = terminal()
+    render(status_tables.jobs(seen.status, brief=console.width < status_tables.WIDE), console)
+    for each in seen.waiting:
+        print_going(each)
+    return 0
+
+
+def watch(options: argparse.Namespace) -> int:
+    """Look on while jobs run: rounds, losses, joules, devices, and how long it may still take. With a job
+    it ends when that is over, 1 if it failed; without one, at Ctrl-C. The jobs do not notice.
+
+        mas watch
+        mas watch 1122-gravity-jerk-1
+    """
+    from mas_edge.orchestrator.watch import show  # noqa: PLC0415 - keeps --help fast
+
+    with connected(options) as orchestrator:
+        return show(lambda: status(orchestrator, options.job), job=options.job, as_json=options.json)
+
+
+def devices(options: argparse.Namespace) -> int:
+    """Show the devices: what each does, what it has, what it used, and why it declines.
+
+    mas devices
+    mas devices --json
+    """
+    from mas_edge.orchestrator import status_tables  # noqa: PLC0415 - keeps --help fast
+    from mas_edge.profiling.report import render  # noqa: PLC0415
+
+    with connected(options) as orchestrator:
+        now = status(orchestrator)
+    if options.json:
+        print_json(now.devices)
+    else:
+        render(status_tables.devices(now, time.time()), terminal())
+    return 0
+
+
+def logs(options: argparse.Namespace) -> int:
+    """Tell what happened to a job, from its stored events, with local times.
+
+    mas logs 1122-gravity-jerk-1
+    mas logs 1122-gravity-jerk-1 -f
+    """
+    from mas_edge.orchestrator import orders  # noqa: PLC0415 - keeps --help fast
+
+    after = 0
+    with connected(options) as orchestrator:
+        while True:
+            told = orchestrator.ask(orders.Tell(job=options.job, after=after), orders.Told)
+            if not after and not options.json:
+                print(f"{told.job}: {told.about}")
+            for line in told.lines:
+                _print_line(line, as_json=options.json)
+            after = told.last
+            if told.over or not options.follow:
+                return 0
+            time.sleep(FOLLOW_S)
+
+
+def _print_line(line: orders.Line, *, as_json: bool) -> None:
+    if as_json:
+        print_json(line)
+    else:
+        print(time.strftime("%m-%d %H:%M:%S", time.localtime(line.wall_s)), line.text, flush=True)
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write what a job brought into a folder: the weights of each task group (safetensors), report.html,
+    report.json, profile.csv and manifest.json. `mas report DIR` shows it again. A job that still
+    runs gives what it has by now.
+
+        mas export 1122-gravity-jerk-1 --out runs/gravity-jerk
+    """
+    from mas_edge.orchestrator import exporting, orders  # noqa: PLC0415 - keeps --help fast
+
+    with connected(options) as orchestrator:
+        made = orchestrator.ask(orders.Account(job=options.job), orders.Accounted)
+        exporting.export(options.out, made.run, made.weights, orchestrator)
+    if options.json:
+        print_json({"job": options.job, "out": str(options.out), "groups": list(made.weights)})
+    else:
+        print(f"{options.out}: {', '.join(made.weights) or 'no weights yet'}")
+    return 0

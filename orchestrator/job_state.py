@@ -1,0 +1,135 @@
+"""The state of a job between two events, what happens to it, and what it can want done.
+
+How events change it is in ``orchestrator.job``; those of its rounds are in ``orchestrator.events``. Nothing
+here decides. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from mas_edge.orchestrator import events
+from mas_edge.orchestrator.decision import Decision
+from mas_edge.orchestrator.events import Fact, Value
+from mas_edge.orchestrator.round_state import Run
+from mas_edge.orchestrator.spec import JobSpec
+from mas_edge.wire.messages import AffinitySums, BlobRef, Profile, Score
+
+
+class Initialised(Fact, frozen=True):
+    """The first weights exist; ``fingerprint`` is the workload's as the orchestrator computes it."""
+
+    weights: BlobRef
+    fingerprint: str
+    parameters: dict[str, int]
+    profile: Profile = Profile()
+
+
+class Judged(Fact, frozen=True):
+    """A finished group's weights were evaluated on the clients that no device has."""
+
+    group: str
+    scores: tuple[Score, ...]
+    profile: Profile = Profile()
+
+
+class Abandoned(Fact, frozen=True):
+    """The orchestrator itself cannot do what the job needs; the reason is for people."""
+
+    reason: str
+
+
+class Stopped(Fact, frozen=True):
+    """Somebody stopped these tasks, or, if none is named, the whole job."""
+
+    tasks: tuple[str, ...] = ()
+
+
+class Resumed(Fact, frozen=True):
+    """Somebody wants a stopped or failed job to go on; its troubles are forgotten."""
+
+
+class Planned(Fact, frozen=True):
+    """It was decided which groups are trained by which devices; what it went by is not looked at again."""
+
+    decision: Decision
+    stage: Literal["start", "split"] = "start"
+
+
+class Exhausted(Fact, frozen=True):
+    """The job's budget is used up; the reason says by what."""
+
+    reason: str
+
+
+Event: TypeAlias = events.Event | Initialised | Judged | Abandoned | Stopped | Resumed | Planned | Exhausted
+
+
+class Measured(Value, frozen=True):
+    """The affinities that one device measured in one round."""
+
+    round: int
+    device: str
+    sums: AffinitySums
+
+
+class Job(Value, frozen=True):
+    """The whole state of a job. ``replans``, in words: what did not fit devices' memory, what followed.
+
+    ``plans`` are all decisions that were taken, ``decision`` is the one that split the tasks, ``initial``
+    the first weights with their ``parameters`` by part. ``exhausted``: the budget ended it early.
+    ``stopped`` are tasks that were dropped; ``resumes`` is where a stopped or failed job goes back to.
+    """
+
+    spec: JobSpec
+    phase: Literal["initialising", "planning", "first", "second", "judging", "done", "failed", "stopped"] = (
+        "initialising"
+    )
+    fingerprint: str = ""
+    initial: BlobRef | None = None
+    parameters: dict[str, int] = msgspec.field(default_factory=dict)
+    runs: tuple[Run, ...] = ()
+    measured: tuple[Measured, ...] = ()
+    plans: tuple[Decision, ...] = ()
+    decision: Decision | None = None
+    exhausted: bool = False
+    replans: tuple[str, ...] = ()
+    judged: tuple[str, ...] = ()
+    stopped: tuple[str, ...] = ()
+    resumes: str = ""
+    reason: str = ""
+
+    @property
+    def stage(self) -> Literal["start", "split"]:
+        """Which plan comes next: of the first groups, or of those after the merged rounds."""
+        return "split" if self.runs else "start"
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.phase in {"done", "failed"}
+
+
+class Init(Value, frozen=True):
+    """Owed: make the first weights of all tasks."""
+
+    tasks: tuple[str, ...]
+
+
+class Judge(Value, frozen=True):
+    """Owed: evaluate a finished group on the unseen clients."""
+
+    group: str
+    tasks: tuple[str, ...]
+    weights: BlobRef
+
+
+class Plan(Value, frozen=True):
+    """Owed: decide which groups are trained by which devices (``orchestrator.planning``)."""
+
+    stage: Literal["start", "split"]
+
+
+Action: TypeAlias = events.Action | Init | Judge | Plan

@@ -1,0 +1,120 @@
+"""How tasks leave a job before its last round, and how a job that was stopped or failed goes on.
+
+A task that is stopped leaves its group at the next boundary of a round: the run goes on without its decoder,
+cut out of the weights that were merged last, under the name of the tasks that are left. A group of which
+nothing is left ends at once and keeps the weights that it has. What was spent stays on the tasks' bill. A
+group whose tasks have all reached their ``target_loss`` trains no further round: what it is just training is
+still merged, and evaluated by its closing round.
+
+A job that goes on asks under new attempts, because a device remembers the keys that it was done with.
+Pure; ``orchestrator.job`` says when.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mas_edge.orchestrator.affinity import restricted
+from mas_edge.orchestrator.round_state import Run, asked_anew, begun
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from mas_edge.orchestrator.job_state import Measured
+    from mas_edge.orchestrator.spec import JobSpec
+
+BOUNDARY = frozenset({"starting", "selecting"})
+"""Phases of a run in which no device has been asked for the present round."""
+
+OVER = frozenset({"finished", "failed", "unfit"})
+
+
+def remaining(spec: JobSpec, stopped: Collection[str]) -> JobSpec:
+    """The job as it would have been asked for without the tasks that were stopped."""
+    if not stopped:
+        return spec
+    tasks = tuple(task for task in spec.tasks if task not in stopped)
+    parts = (tuple(task for task in part if task not in stopped) for part in spec.partition)
+    groups = spec.groups if spec.groups == "auto" else min(spec.groups, len(tasks))
+    partition = tuple(part for part in parts if part)
+    return msgspec.structs.replace(spec, tasks=tasks, partition=partition, groups=groups)
+
+
+def kept(measured: Measured, stopped: Collection[str]) -> Measured:
+    """What was measured between the tasks that are left."""
+    tasks = tuple(task for task in measured.sums.tasks if task not in stopped)
+    return msgspec.structs.replace(measured, sums=restricted(measured.sums, tasks))
+
+
+def without(run: Run, stopped: Collection[str], *, at_boundary: bool) -> Run:
+    """The run after these tasks were stopped; the same run as long as it has to wait for a boundary."""
+    left = tuple(task for task in run.tasks if task not in stopped)
+    if left == run.tasks or run.phase in OVER:
+        return run
+    if not left:
+        return msgspec.structs.replace(begun(run), phase="finished", reason="stopped")
+    if not run.trains or not (at_boundary or run.phase in BOUNDARY):
+        return run
+    source = run.weights or run.source
+    return msgspec.structs.replace(
+        begun(run), group="+".join(left), tasks=left, source=source, weights=None, phase="starting"
+    )
+
+
+def reached(run: Run, spec: JobSpec, stopped: Collection[str]) -> bool:
+    """Whether the weights that a round began with are good enough for every task of the group.
+
+    By the pooled held-out losses that came with the round's answers; a task without a target never is.
+    """
+    targets = {each.task: each.target_loss for each in spec.launched}
+    wanted = [task for task in run.tasks if task not in stopped]
+    return bool(wanted) and all(_good_enough(run, task, targets.get(task)) for task in wanted)
+
+
+def _good_enough(run: Run, task: str, target_loss: float | None) -> bool:
+    scores = [score for each in run.heard for score in each.scores if score.task == task]
+    count = math.fsum(score.count for score in scores)
+    if target_loss is None or not count:
+        return False
+    return math.fsum(score.loss_sum for score in scores) / count <= target_loss
+
+
+def enough(run: Run) -> Run:
+    """The run, to end with the round whose updates are being merged."""
+    reason = "every task has reached its target loss"
+    return msgspec.structs.replace(run, past=run.round + 1, closing=True, reason=reason)
+
+
+def curtailed(run: Run) -> Run:
+    """The run, to end with the round that it is at; with the one before if nobody was asked for it yet."""
+    if run.phase in OVER or not run.trains:
+        return run
+    past = run.round + (run.phase not in BOUNDARY)
+    run = msgspec.structs.replace(run, past=past, closing=True)
+    if run.phase != "selecting":
+        return run
+    answered = {each.device for each in run.heard}  # before it was stopped: for nothing now
+    trouble = (t for t in run.trouble if t.device not in answered)
+    anew_ = (asked_anew(run, device) for device in sorted(answered))
+    return msgspec.structs.replace(begun(run), trouble=(*trouble, *anew_))
+
+
+def anew(run: Run) -> Run:
+    """The run of a job that goes on: whoever has not answered is asked again, under a new attempt.
+
+    Devices that the group did not fit, or that had failed too often, are tried again too.
+    """
+    if run.phase in {"finished", "merging"}:
+        return run
+    replace = msgspec.structs.replace
+    back = tuple(each.device for each in run.unfit if each.device not in run.devices)
+    run = replace(run, devices=(*run.devices, *back), unfit=(), cohort=None, call=0, reason="")
+    answered = {each.device for each in run.heard}
+    kept_ = (t for t in run.trouble if t.device in answered)
+    trouble = (*kept_, *(asked_anew(run, device) for device in run.devices if device not in answered))
+    records = tuple(replace(each, failures=0, missed=0, benched_until_s=0.0) for each in run.records)
+    phase = begun(run).phase if run.weights else "starting"
+    return replace(run, trouble=trouble, records=records, phase=phase)

@@ -1,0 +1,177 @@
+"""The decision as a whole: it keeps to what it is given, and is as good as looking at everything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain
+
+import msgspec
+import pytest
+from deciding import (
+    AB_APART_FROM_C,
+    FLEET,
+    PARAMETERS,
+    TASKS,
+    TRAINING,
+    affinities,
+    declined,
+    facts,
+    rounds,
+    situation,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mas_edge.orchestrator import split
+from mas_edge.orchestrator.affinity import pool
+from mas_edge.orchestrator.decision import decide, enough
+from mas_edge.orchestrator.spec import Budget, Participation, SpecRefused, check
+
+PARTITIONS = (
+    (("a", "b", "c"),),
+    (("a", "b"), ("c",)),
+    (("a", "c"), ("b",)),
+    (("a",), ("b", "c")),
+    (("a",), ("b",), ("c",)),
+)
+
+effects = st.fixed_dictionaries({pair: st.floats(-0.5, 0.5) for pair in [("a", "b"), ("a", "c"), ("b", "c")]})
+memories = st.dictionaries(st.sampled_from(FLEET), st.integers(255, 345))
+
+
+@given(effects, st.one_of(st.none(), st.floats(20, 300)), st.one_of(st.none(), st.floats(5, 40)), memories)
+@settings(deadline=None, max_examples=40)
+def test_a_decision_holds_every_task_once_on_devices_that_can_and_keeps_to_the_budget(
+    helps, energy_j, time_s, memory_mb
+):
+    refused = [declined(device, mb) for device, mb in memory_mb.items()]
+    seen = rounds({device: 1.0 for device in FLEET if device not in memory_mb})
+    made = decide(
+        situation(
+            affinity=affinities(helps),
+            budget=Budget(energy_j=energy_j, time_s=time_s),
+            refused=refused,
+            seen=seen,
+        )
+    )
+    if made.refused:
+        assert "fits no device" in made.refused
+        return
+    assert sorted(chain(*made.groups)) == sorted(TASKS)
+    assert len(made.costs) == len(made.groups)
+    needs = {"a": 20, "b": 20, "c": 40}
+    for group, devices in zip(made.groups, made.devices or (FLEET,) * len(made.groups), strict=True):
+        assert all(260 + sum(needs[t] for t in group) <= memory_mb.get(device, 999) for device in devices)
+    if "nothing keeps to the limits" not in made.why and not made.notes:
+        assert made.energy_j is None or energy_j is None or made.energy_j.upper <= energy_j
+        assert made.time_s is None or time_s is None or made.time_s.upper <= time_s
+
+
+@given(effects, st.floats(20, 300))
+@settings(deadline=None, max_examples=40)
+def test_within_a_budget_no_partition_of_surely_better_score_is_passed_over(helps, energy_j):
+    """Three tasks have five partitions: each is asked for by itself, and all of them are compared."""
+    affinity = affinities(helps)
+    made = decide(situation(affinity=affinity, budget=Budget(energy_j=energy_j)))
+    pooled = pool([affinity])
+    within = []
+    for groups in PARTITIONS:
+        given_so = situation(policy="fixed", partition=groups, budget=Budget(energy_j=energy_j))
+        if not decide(given_so).notes:
+            within.append(split.scored(pooled, groups))
+    if not within:
+        assert "nothing keeps to the limits" in made.why
+        return
+    top = max(within, key=lambda partition: partition.score)
+    assert made.groups in [partition.groups for partition in within]
+    assert made.score >= top.score - top.se - 1e-12
+
+
+@given(effects, st.floats(30, 300), st.floats(1, 200))
+@settings(deadline=None, max_examples=40)
+def test_more_budget_never_makes_a_score_worse_by_more_than_its_error(helps, energy_j, more_j):
+    affinity = affinities(helps)
+    less, more = (
+        decide(situation(affinity=affinity, budget=Budget(energy_j=each)))
+        for each in (energy_j, energy_j + more_j)
+    )
+    assert more.score >= less.score - less.se - 1e-12
+
+
+@given(st.permutations(FLEET), st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_nothing_that_a_clock_or_a_sensor_says_moves_a_reproducible_job(order, online):
+    training = msgspec.structs.replace(TRAINING, reproducible=True)
+    plain = decide(situation(training=training))
+    noisy = decide(
+        situation(
+            training=training,
+            seen=rounds({device: 1.0 + n for n, device in enumerate(order)}),
+            known=facts(memory_mb=11) if online else (),
+            spent_s=1e6,
+        )
+    )
+    assert noisy == plain
+
+
+def test_a_device_that_declined_leaves_a_reproducible_job_too():
+    training = msgspec.structs.replace(TRAINING, reproducible=True)
+    made = decide(situation(training=training, refused=[declined("d1", 310)], groups=1))
+    assert made.devices == (FLEET[1:],)
+
+
+@pytest.mark.parametrize(
+    ("participation", "least"),
+    [({}, 2), ({"quorum": 1.0}, 4), ({"clients": 2}, 1), ({"clients": 9}, 2), ({"quorum": 0.01}, 1)],
+)
+def test_a_group_needs_a_rounds_quorum_of_devices(participation, least):
+    assert enough(situation(participation=Participation(**participation)).spec) == least
+
+
+def test_so_many_groups_as_were_asked_for_that_do_not_fit_are_as_many_as_do():
+    refused = [declined(device, 285) for device in FLEET]
+    alone = [declined(device, 305) for device in FLEET]
+    assert decide(situation(refused=alone, seen=(), groups=1)).groups == (("a", "b"), ("c",))
+    made = decide(situation(refused=refused, seen=(), groups=2))
+    assert made.refused == "" or "c alone" in made.refused
+
+
+def test_where_no_affinity_was_measured_all_tasks_stay_together_and_it_says_so():
+    made = decide(replace(situation(), affinities=()))
+    assert made.groups == (TASKS,)
+    assert made.why == "affinity has no say: no affinities were measured"
+
+
+def test_costs_of_a_job_that_trained_alike_tell_at_the_start_whether_it_can_be_done():
+    made = decide(situation(stage="start", seen=rounds(), budget=Budget(time_s=5.0)))
+    assert made.refused == "the budget cannot be met: a+b+c would take 15.0 ±1.6 s, 5.00 s are left"
+    assert decide(situation(stage="start", seen=rounds(), budget=Budget(time_s=15.0))).refused == ""
+
+
+def test_first_trainings_count_only_where_there_is_nothing_else():
+    slow = tuple(msgspec.structs.replace(each, first=True, wall_s=9.0) for each in rounds(times=1))
+    assert decide(situation(seen=(*slow, *rounds()), groups=1)).costs[0].wall_s.value == pytest.approx(
+        1.0, 0.05
+    )
+    assert decide(situation(seen=slow, groups=1)).costs[0].wall_s.value == pytest.approx(9.0, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("budget", "reproducible", "says"),
+    [
+        ({"energy_j": 0.0}, False, "budget energy_j must be more than 0, not 0"),
+        ({"time_s": -1.0}, False, "budget time_s must be more than 0"),
+        ({"device_energy_j_per_day": float("nan")}, False, "must be more than 0, not nan"),
+        ({"time_s": 9.0}, True, "a reproducible job can have no budget"),
+    ],
+)
+def test_a_budget_that_cannot_be_is_refused_before_anything_starts(budget, reproducible, says):
+    training = msgspec.structs.replace(TRAINING, reproducible=reproducible)
+    asked = situation(training=training, budget=Budget(**budget)).spec
+    with pytest.raises(SpecRefused, match=says):
+        check(asked)
+
+
+def test_traffic_is_what_the_groups_weights_are_down_and_up_for_each_device():
+    made = decide(situation(groups=2, affinity=AB_APART_FROM_C))
+    assert made.costs[0].traffic_bytes == 2 * 4 * 4 * (PARAMETERS["encoder"] + 200_000)

@@ -1,0 +1,103 @@
+"""Decisions as a specification: situations with affinities, costs and budgets, and what is decided, in words.
+
+What is expected stands in ``decisions.txt``, a section a situation, as ``mas plan`` would print it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from deciding import FLEET, SECONDS, TRAINING, affinities, declined, facts, rounds, situation
+
+from mas_edge.orchestrator.cost_model import figure
+from mas_edge.orchestrator.decision import Decision, decide
+from mas_edge.orchestrator.explain import explain, in_short
+from mas_edge.orchestrator.spec import Budget, Participation
+
+SAME = affinities({("a", "b"): 0.1, ("a", "c"): 0.1, ("b", "c"): 0.1})
+REPRODUCIBLE = msgspec.structs.replace(TRAINING, reproducible=True)
+
+SITUATIONS = {
+    "no limits": {},
+    "no limits, two groups asked for": {"groups": 2},
+    "130 J in all, 40 J of it used": {"budget": Budget(energy_j=130.0), "spent_j": 40.0},
+    "240 J in all, 40 J of it used": {"budget": Budget(energy_j=240.0), "spent_j": 40.0},
+    "60 J in all, 45 J of it used": {"budget": Budget(energy_j=60.0), "spent_j": 45.0},
+    "27 s in all, 10 s of it passed": {"budget": Budget(time_s=27.0), "spent_s": 10.0},
+    "no device has the memory for all tasks": {
+        "seen": (),
+        "refused": [declined(device, 310) for device in FLEET],
+        "affinity": SAME,
+    },
+    "small boards have no memory for all tasks, and nothing speaks for a split": {
+        "seen": rounds({"d1": 1.0, "d2": 1.0}),
+        "refused": [declined("d3", 310), declined("d4", 310)],
+        "affinity": SAME,
+    },
+    "small boards have no memory for all tasks, three of four devices are wanted": {
+        "seen": rounds({"d1": 1.0, "d2": 1.0}),
+        "refused": [declined("d3", 310), declined("d4", 310)],
+        "affinity": SAME,
+        "participation": Participation(quorum=0.75),
+    },
+    "30 J a day for each device, d4 has used 10 J of it": {
+        "budget": Budget(device_energy_j_per_day=30.0),
+        "used_j": (("d4", 10.0),),
+    },
+    "d4 has no labels for c": {"known": facts({"d4": ("a", "b")})},
+    "d4 is three times slower": {"seen": rounds({**SECONDS, "d4": 3.0})},
+    "d4 is twice slower, a round may take 1.7 s": {
+        "seen": rounds(dict.fromkeys(FLEET[:3], 0.5) | {"d4": 1.0}),
+        "participation": Participation(deadline_s=1.7),
+    },
+    "the partition is given": {"policy": "fixed", "partition": (("a", "c"), ("b",))},
+    "reproducible: no clock and no sensor counts": {"training": REPRODUCIBLE},
+    "start, nothing is known of costs": {"stage": "start"},
+    "start, a former job was like this one, 60 J": {
+        "stage": "start",
+        "seen": rounds(),
+        "budget": Budget(energy_j=60.0),
+    },
+    "start, weights of all tasks are more than any memory": {"stage": "start", "known": facts(memory_mb=11)},
+    "start, weights of c alone are more than any memory": {"stage": "start", "known": facts(memory_mb=9)},
+    "start, nobody has labels for c": {"stage": "start", "known": facts(dict.fromkeys(FLEET, ("a", "b")))},
+    "start, a budget in joules and no sensor": {
+        "stage": "start",
+        "known": facts(sensor=None),
+        "budget": Budget(energy_j=500.0),
+    },
+}
+
+PINNED = (Path(__file__).parent / "decisions.txt").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", PINNED, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_what_is_decided_and_why(name):
+    found = explain(decide(situation(**SITUATIONS[name])), FLEET)
+    assert found == SECTIONS[name].rstrip("\n").split("\n")
+
+
+def test_every_section_has_its_situation():
+    assert list(SECTIONS) == list(SITUATIONS)
+
+
+def test_a_line_for_the_log_says_what_and_why():
+    assert in_short(decide(situation(groups=2))) == "a+b | c: the best partition into 2 groups"
+    assert in_short(Decision(groups=(), refused="no room")) == "no room"
+
+
+def test_a_decision_survives_its_json():
+    made = decide(situation(budget=Budget(energy_j=130.0), known=facts({"d4": ("a",)})))
+    assert msgspec.json.decode(msgspec.json.encode(made), type=Decision) == made
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (0.012345, "0.0123"), (1.0, "1.00"), (128.4, "128"), (48369.0, "48,400"), (-2.5, "-2.50")],
+)
+def test_figures_have_three_digits_and_no_exponent(value, text):
+    assert figure(value) == text
