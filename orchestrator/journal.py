@@ -149,6 +149,6 @@ def _cost(profile: Profile) -> str:
     if not rows:
         return ""
     joules = [row.attributed_energy_j for row in rows if row.attributed_energy_j is not None]
-    estimated = "est. " if profile.sensor and profile.sensor.method == "estimated" else ""
-    energy = f", {estimated}{sum(joules):.3g} J" if joules and len(joules) == len(rows) else ""
+    estimated = " est." if profile.sensor and profile.sensor.method == "estimated" else ""
+    energy = f", {sum(joules):.3g} J{estimated}" if joules and len(joules) == len(rows) else ""
     return f" in {sum(row.wall_s for row in rows):.1f} s{energy}"

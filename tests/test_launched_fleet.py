@@ -128,13 +128,14 @@ def a_fleet(root):
         yield Fleet(root, stack)
 
 
-def conserves(report) -> None:
-    """Bills of a job's tasks and of its groups are the same joules and seconds."""
-    job = report["report"]["name"]
-    costs = [row["cost"] for row in report["rows"] if (row["level"], row["job"]) == ("group", job)]
-    for own, whole in (("energy_j", "attributed_energy_j"), ("wall_s", "wall_s")):
-        paid = fsum(bill[own] for bill in report["task_bills"])
-        assert paid == pytest.approx(fsum(cost[whole] for cost in costs), rel=1e-9)
+def conserve(*reports) -> None:
+    """Bills of a job's tasks are the joules and seconds that all reports' rows say were for its groups."""
+    rows = [row for report in reports for row in report["rows"] if row["level"] == "group"]
+    for report in reports:
+        costs = [row["cost"] for row in rows if row["job"] == report["report"]["name"]]
+        for own, whole in (("energy_j", "attributed_energy_j"), ("wall_s", "wall_s")):
+            paid = fsum(bill[own] for bill in report["task_bills"])
+            assert paid == pytest.approx(fsum(cost[whole] for cost in costs), rel=1e-9)
 
 
 def test_tasks_merge_run_beside_each_other_leave_and_are_billed(tmp_path):
@@ -151,8 +152,7 @@ def test_tasks_merge_run_beside_each_other_leave_and_are_billed(tmp_path):
         fleet.until_over(merged, later["job"])
 
         report = fleet.mas("report", merged)
-        conserves(report)
-        conserves(fleet.mas("report", later["job"]))
+        conserve(report, fleet.mas("report", later["job"]))
         bills = {bill["task"]: bill for bill in report["task_bills"]}
         assert {bill["owner"] for bill in bills.values()} == {"anna"}
         assert 0 < bills["jerk"]["energy_j"] < bills["gravity"]["energy_j"]
