@@ -24,9 +24,10 @@ import msgspec
 import numpy as np
 
 from mas_edge.orchestrator import cost_model
-from mas_edge.orchestrator.decision import Situation, decide
+from mas_edge.orchestrator.decision import Situation
 from mas_edge.orchestrator.job import Initialised
 from mas_edge.orchestrator.observed import Observation, Observed, observed
+from mas_edge.orchestrator.policies import decide
 from mas_edge.orchestrator.service import read_store
 from mas_edge.orchestrator.spec import Budget, JobSpec
 from mas_edge.wire.messages import AffinitySums, Training

@@ -62,10 +62,13 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Initialised(_Line, frozen=True):
-    """The weights are written. ``parameters`` counts those of each part, buffers left out."""
+    """The weights are written. ``parameters`` counts those of each part, buffers left out; ``flops`` what it
+    computes for one example (``models.flops``).
+    """
 
     fingerprint: str
     parameters: dict[str, int]
+    flops: dict[str, int]
     cost: Cost
 
 
@@ -102,6 +105,7 @@ def perform(request: Request) -> Initialised | Evaluated:
 def _init(workload: Workload, request: Init, started_s: float) -> Initialised:
     from mas_edge.models import net, weights  # noqa: PLC0415 - imports torch
     from mas_edge.models.fingerprint import fingerprint  # noqa: PLC0415
+    from mas_edge.models.flops import forward_flops  # noqa: PLC0415
 
     net.settle()
     fresh = net.build(workload, request.network, request.tasks, request.seed)
@@ -109,7 +113,8 @@ def _init(workload: Workload, request: Init, started_s: float) -> Initialised:
     parameters = {f"decoder.{task}": net.parameter_count(fresh.decoder[task]) for task in fresh.tasks}
     parameters["encoder"] = net.parameter_count(fresh.encoder)
     found = fingerprint(workload, request.network)
-    return Initialised(fingerprint=found, parameters=parameters, cost=_cost(started_s))
+    flops = forward_flops(fresh, workload.input_shape)
+    return Initialised(fingerprint=found, parameters=parameters, flops=flops, cost=_cost(started_s))
 
 
 def _evaluate(workload: Workload, request: Evaluate, started_s: float) -> Evaluated:

@@ -117,7 +117,8 @@ class Source:
 class Preset:
     """A named size of a job: everything that `mas demo --preset` fixes and an option may override.
 
-    ``clients_per_agent`` None deals all clients that train to the agents.
+    ``clients_per_agent`` None deals all clients that train to the agents. ``groups`` is how many a demo
+    splits into: a number where it is to show a split, whether or not one pays for its energy at its size.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Preset:
     affinity_every: int
     held_out_share: float
     clients_per_agent: int | None = None
+    groups: int | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,40 @@
-"""Which partition is trained: the best score within the budget, and what was turned down, each with its
-reason.
+"""Which partition is trained: the best score within the budget, into as many groups as pay for their energy;
+and what was turned down, each with its reason.
 
 For every number of groups the partitions are ranked by score (``orchestrator.split``), and the best that
 keeps to all limits is taken (``orchestrator.budget``). Groups that too few devices can train are struck out
 before, so that the ranking is exact; what a partition costs is no sum over groups where devices are left
 out, so limits are checked one partition after the other: the ``DEPTH`` best ones, then those that are best
-when cost counts against the score at some ``RATES``. Of those that are left, the fewest groups within one
-standard error of the best score win (docs/decisions/0006-how-many-groups.md). Pure.
+when cost counts against the score at some ``RATES``. Which of those that are left is trained says a number of
+groups, or else how fast each lowers the losses for the same energy (``orchestrator.gain``): a split has to do
+that faster than the fewest groups that keep to the limits, by more than the standard error
+(docs/decisions/0015-a-split-has-to-pay-for-its-energy.md). Pure.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from mas_edge.orchestrator import split
-from mas_edge.orchestrator.budget import bid, prices
+from mas_edge.orchestrator.budget import prices
 from mas_edge.orchestrator.cost_model import figure, mask_of
 from mas_edge.orchestrator.partitions import members
+from mas_edge.orchestrator.terms import named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from numpy.typing import NDArray
+
     from mas_edge.orchestrator.affinity import Affinity
-    from mas_edge.orchestrator.budget import Bid, Costs
-    from mas_edge.orchestrator.capacity import Capacity
-    from mas_edge.orchestrator.dealing import Limits
+    from mas_edge.orchestrator.budget import Bid
+    from mas_edge.orchestrator.decision import Groups, Progress
+    from mas_edge.orchestrator.gain import Gains
     from mas_edge.orchestrator.split import Partition
+    from mas_edge.orchestrator.terms import Terms
 
 DEPTH = 4
 """Partitions into equally many groups that are looked at by their score alone."""
@@ -42,44 +47,66 @@ cheapest.
 
 @dataclass(frozen=True)
 class Candidate:
-    """A partition with its score, and how it would be trained; ``why`` it was turned down."""
+    """A partition with its score, how it would be trained, and its gain; ``why`` it was turned down."""
 
     partition: Partition
     bid: Bid
+    progress: Progress
     why: str = ""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What was taken and why; ``met`` is false if nothing kept to the limits and this is the cheapest."""
+    """What was taken and why; ``met`` is false if nothing kept to the limits and this is the cheapest.
+
+    ``costlier`` are the groups whose energy could be spent on more rounds instead; none if nothing is known
+    to split into.
+    """
 
     taken: Candidate
     why: str
     rejected: tuple[Candidate, ...]
     met: bool = True
+    costlier: Groups = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Market:
     """Everything that a partition is judged by."""
 
+    terms: Terms
     affinity: Affinity
-    can: Capacity
-    costs: Costs
-    limits: Limits
+    gains: Gains
 
     def bid(self, partition: Partition) -> Candidate:
         """The partition as it would be trained."""
-        return Candidate(partition, bid(partition.groups, self.can, self.costs, self.limits))
+        return Candidate(partition, self.terms.bid(partition.groups), self.gains.of(partition.groups))
+
+
+def possible(terms: Terms) -> NDArray[np.bool_]:
+    """(2**n,): groups that enough devices can train, which together have labels for each of its tasks."""
+    can = terms.can
+    inside = members(len(can.tasks))
+    has = (can.able.astype(np.float64) @ can.labelled.astype(np.float64)) > 0
+    found: NDArray[np.bool_] = (can.able.sum(axis=1) >= terms.limits.enough) & (has | ~inside).all(axis=1)
+    return found
+
+
+def by_number(market: Market) -> tuple[list[Candidate | None], list[list[Partition]]]:
+    """For 1, 2, ... groups the best candidate that keeps to the limits, or the best of all, and the ranking.
+
+    Raises SplitImpossible if too few devices can train some task in any group.
+    """
+    ranked = split.ranked(market.affinity, len(market.affinity.tasks), _rules(market), DEPTH)
+    found = [_best(market, few) for few in ranked]
+    if any(each and not each.bid.sound for each in found):
+        found = _cheaper(market, found)
+    return found, ranked
 
 
 def choose(market: Market, groups: int | Literal["auto"]) -> Chosen:
     """The partition to train; raises SplitImpossible if too few devices can train some task in any group."""
-    n = len(market.affinity.tasks)
-    ranked = split.ranked(market.affinity, n, _rules(market), DEPTH)
-    found = [_best(market, few) for few in ranked]
-    if any(each and not each.bid.sound for each in found):
-        found = _cheaper(market, found)
+    found, ranked = by_number(market)
     asked = [each for each in found if each and (groups == "auto" or len(each.bid.groups) == groups)]
     forbidden = _forbidden(market)
     if groups != "auto" and not asked:  # so many groups cannot be trained: as near as can be, rather finer
@@ -97,13 +124,9 @@ def choose(market: Market, groups: int | Literal["auto"]) -> Chosen:
 
 
 def _rules(market: Market, price: Sequence[float] | None = None) -> split.Rules:
-    """Groups that enough devices can train, which together have labels for each of its tasks."""
-    can, tasks = market.can, market.affinity.tasks
-    inside = members(len(tasks))
-    has = (can.able.astype(np.float64) @ can.labelled.astype(np.float64)) > 0
-    possible = (can.able.sum(axis=1) >= market.limits.enough) & (has | ~inside).all(axis=1)
+    tasks, can_be = market.affinity.tasks, possible(market.terms)
     return split.Rules(
-        fits=None if possible[1:].all() else lambda group: bool(possible[mask_of(group, tasks)]),
+        fits=None if can_be[1:].all() else lambda group: bool(can_be[mask_of(group, tasks)]),
         price=None if price is None else lambda group: price[mask_of(group, tasks)],
     )
 
@@ -121,14 +144,15 @@ def _best(market: Market, partitions: Iterable[Partition]) -> Candidate | None:
 
 def _cheaper(market: Market, found: Sequence[Candidate | None]) -> list[Candidate | None]:
     """For each number of groups what keeps to the limits, looked for where cost counts against the score."""
-    model = market.costs.energy_j if market.limits.energy_j is not None else market.costs.wall_s
+    costs, limits = market.terms.costs, market.terms.limits
+    model = costs.energy_j if limits.energy_j is not None else costs.wall_s
     if not model.known:
         return list(found)
-    price = prices(market.can, model)
+    price = prices(market.terms.can, model)
     scores = [each.partition.score for each in found if each]
     n = len(market.affinity.tasks)
-    costs = [sum(price[mask_of(g, market.affinity.tasks)] for g in each.bid.groups) for each in found if each]
-    unit = (max(scores) - min(scores) or 1.0) / (max(costs) - min(costs) or 1.0)
+    dear = [sum(price[mask_of(g, market.affinity.tasks)] for g in each.bid.groups) for each in found if each]
+    unit = (max(scores) - min(scores) or 1.0) / (max(dear) - min(dear) or 1.0)
     better = list(found)
     for rate in RATES:
         rules = _rules(market, tuple(price * unit * rate))
@@ -163,28 +187,43 @@ def _auto(
     ranked: Sequence[Sequence[Partition]],
     forbidden: tuple[Candidate, ...],
 ) -> Chosen:
-    """The fewest groups within one standard error of the best score, of what keeps to the limits."""
-    top = max(sound, key=lambda each: each.partition.score)
-    se = top.partition.se
-    least = -math.inf if se is None else top.partition.score - se
-    taken = next(each for each in sound if each.partition.score >= least)
+    """The fewest groups, unless a split surely lowers the losses faster for the same energy."""
+    fewest, *finer = sound
+    best = max(finer, key=lambda each: each.progress.rate, default=None)
+    if best is None:
+        taken, why = fewest, "no split keeps to the limits" if len(found) > 1 else "there is nothing to split"
+    else:
+        gap, se = market.gains.lead(best.bid.groups, fewest.bid.groups)
+        surely = se is not None and gap > se
+        taken, why = (best if surely else fewest), _weighed(best, fewest, se, surely=surely)
     second = _others(market, taken, ranked[len(taken.bid.groups) - 1])
-    rest = [replace(e, why=_turned_down(e, taken, top)) for e in found if e and e is not taken]
-    why = "the fewest groups within one standard error of the best"
-    return Chosen(taken, why, (*rest, *second, *forbidden))
+    rest = [replace(e, why=_turned_down(e, taken)) for e in found if e and e is not taken]
+    costlier = best.bid.groups if best else ()
+    return Chosen(taken, why, (*rest, *second, *forbidden), costlier=costlier)
 
 
-def _turned_down(each: Candidate, taken: Candidate, top: Candidate) -> str:
+def _weighed(best: Candidate, fewest: Candidate, se: float | None, *, surely: bool) -> str:
+    """Both rates, and the standard error of their difference, in words."""
+    fast, slow = best.progress.rate, fewest.progress.rate
+    error = "of unknown error" if se is None else f"\N{PLUS-MINUS SIGN}{figure(se, 2)}"
+    gap = f"(difference {figure(abs(fast - slow))} {error})"
+    if surely:
+        as_before = "unsplit" if len(fewest.bid.groups) == 1 else f"as {named(fewest.bid.groups)}"
+        return f"a unit of energy lowers the losses by {figure(fast)} so, by {figure(slow)} {as_before} {gap}"
+    no_split, so = ("no split", "unsplit") if len(fewest.bid.groups) == 1 else ("no finer split", "so")
+    return (
+        f"{no_split} surely makes more of the energy: a unit of it lowers the losses by {figure(slow)} {so},"
+        f" by {figure(fast)} as {named(best.bid.groups)} {gap}"
+    )
+
+
+def _turned_down(each: Candidate, taken: Candidate) -> str:
     if not each.bid.sound:
         return _broken(each)
-    se, more = top.partition.se, len(each.bid.groups) > len(taken.bid.groups)
-    gain = each.partition.score - (taken if more else top).partition.score
-    if not more:
-        return f"scores {_gap(gain)} than the best, by more than its standard error"
-    if gain <= 0:
-        return f"scores {_gap(gain)}, with more groups"
-    known = "unknown" if se is None else figure(se, 2)
-    return f"scores {_gap(gain)}, not surely better: the standard error is {known}"
+    gap = figure(abs(each.progress.rate - taken.progress.rate), 2)
+    if each.progress.rate > taken.progress.rate:
+        return f"lowers the losses by {gap} more for the same energy, not surely"
+    return f"lowers the losses by {gap} less for the same energy"
 
 
 def _gap(gain: float) -> str:
@@ -202,7 +241,7 @@ def _of_number(
     """The best into so many groups as were asked for."""
     same = tuple(each for each in forbidden if len(each.bid.groups) == len(taken.bid.groups))
     why = f"the best partition into {_count(len(taken.bid.groups), 'group')}"
-    return Chosen(taken, why, (*_others(market, taken, ranked), *same))
+    return Chosen(taken, why, (*_others(market, taken, ranked), *same), costlier=taken.bid.groups)
 
 
 def _others(market: Market, taken: Candidate, ranked: Sequence[Partition]) -> tuple[Candidate, ...]:
@@ -226,11 +265,11 @@ def _unmet(market: Market, asked: Sequence[Candidate], forbidden: tuple[Candidat
     """Nothing keeps to the limits: the cheapest goes on for as long as they last."""
 
     def cost(each: Candidate) -> float:
-        total = each.bid.energy_j if market.limits.energy_j is not None else each.bid.time_s
+        total = each.bid.energy_j if market.terms.limits.energy_j is not None else each.bid.time_s
         return total.value if total else 0.0
 
     # with nothing to keep to, no device is left out for want of it
-    free = replace(market, limits=replace(market.limits, time_s=None, energy_j=None))
+    free = replace(market, terms=market.terms.unlimited)
     cheapest = min(asked, key=lambda each: cost(free.bid(each.partition)))
     needed = _broken(cheapest)
     rejected = [replace(each, why=_broken(each)) for each in asked if each is not cheapest]

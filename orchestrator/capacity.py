@@ -156,9 +156,12 @@ def _known(tasks: Sequence[str], seen: Observed) -> dict[str, _Known]:
             known.setdefault(training.device, _Known()).trained.append(mask_of(training.group, tasks))
     for each in seen.refused:
         mine, short = known.setdefault(each.device, _Known()), each.shortage
-        mask = mask_of(each.group, tasks)
-        mine.refused.append(mask)
-        mine.trained = [trained for trained in mine.trained if trained & mask != mask]  # it fits no more
+        if set(each.group) <= set(
+            tasks
+        ):  # of one with a task that was stopped only the numbers tell something
+            mask = mask_of(each.group, tasks)
+            mine.refused.append(mask)
+            mine.trained = [trained for trained in mine.trained if trained & mask != mask]  # it fits no more
         limits = [b for b in (short.allowed_bytes, short.peak_bytes) if b is not None]
         if limits and short.encoder_bytes is not None:
             mine.limit_bytes = float(min(limits))

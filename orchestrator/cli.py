@@ -18,6 +18,7 @@ from mas_edge.orchestrator.cli_fleet import add_commands as add_fleet_commands
 from mas_edge.orchestrator.cli_jobs import add_commands as add_job_commands
 from mas_edge.orchestrator.cli_looks import add_commands as add_looking_commands
 from mas_edge.orchestrator.cli_talk import add_socket, connected
+from mas_edge.orchestrator.spec import POLICIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -119,7 +120,7 @@ def _demo_parser(command: argparse.ArgumentParser) -> None:
     say = command.add_argument
     say("--workload", default="watch", help="what to learn (default: %(default)s)")
     say("--preset", default="demo", help="size: demo, or tiny for a few seconds (default: %(default)s)")
-    say("--policy", default="mas", help="mas, all-in-one, one-by-one or fixed (default: %(default)s)")
+    say("--policy", default="mas", help=f"{', '.join(POLICIES)} (default: %(default)s)")
     say(
         "--compare",
         metavar="POLICIES",
@@ -127,7 +128,7 @@ def _demo_parser(command: argparse.ArgumentParser) -> None:
     )
     say("--partition", help="the groups of policy fixed, such as exercise+gravity,jerk+rotation")
     say("--tasks", help="comma-separated; all of the workload's default tasks if not given")
-    say("--groups", default="auto", help="groups after the split of policy mas, a number or auto")
+    say("--groups", help="groups of the policies that choose them, a number or auto (default: the preset's)")
     say("--rounds", type=int, help="rounds in all (default: the preset's)")
     say("--merge-rounds", type=int, help="merged rounds before the split (default: the preset's)")
     say("--clients", type=int, default=4, help="agents; the clients are dealt to them (default: %(default)s)")
@@ -153,6 +154,7 @@ def demo(options: argparse.Namespace) -> int:
         mas demo
         mas demo --tasks gravity,jerk,rotation --groups 2
         mas demo --compare mas,all-in-one,one-by-one
+        mas demo --policy tag --groups 3
         mas demo --preset tiny --rounds 4 --merge-rounds 2 --seed 7 --json --out runs/seven
     """
     from mas_edge.orchestrator.showcase import showcase  # noqa: PLC0415 - keeps --help fast

@@ -1,14 +1,14 @@
 """What a round of any task group costs on any device, in seconds or joules, and how sure that is.
 
 A group's round costs a common part (transport, start, encoder) and a part per task; how these compare is
-known before anything was measured, roughly, from their numbers of parameters (the *static* model). What a
-unit of such work costs is different on each device. Costs err by factors rather than by amounts, so the
-model is linear in logarithms, about the static model:
+known before anything was measured, roughly, from their FLOPs or numbers of parameters (the *static* model).
+What a unit of such work costs is different on each device. Costs err by factors rather than by amounts, so
+the model is linear in logarithms, about the static model:
 
     log cost(group, device) = log work(group) + level + device + sum over parts share(part, group) x part
                               + group on this device + noise
 
-``work`` is the group's share of all parameters, ``share`` each part's share of that. Everything unknown has
+``work`` is the group's share of all FLOPs, ``share`` each part's share of that. Everything unknown has
 a normal prior of mean 0 and a stated standard deviation, so the posterior is that of Bayesian linear
 regression (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, section 2.1; Gelman et al.,
 Bayesian Data Analysis, 3rd ed., section 15.2, for effects by group). As the noise is stated and not
@@ -43,7 +43,7 @@ DEVICE_SD = 1.0
 """Devices of a fleet differ by a factor of about 2.7, as a Raspberry Pi 4 and an Orin's processors do."""
 
 PART_SD = 0.5
-"""Parameters tell a part's cost to a factor of about 1.6: convolutions use each of theirs many times."""
+"""FLOPs and parameters tell a part's cost to a factor of about 1.6: what is small is bound by memory."""
 
 CELL_SD = 0.1
 """What is peculiar to a group on a device: smaller micro-batches, caches, and that logarithms are not
@@ -59,7 +59,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """A cost that is expected, its standard uncertainty upwards, and where the numbers are from.
 
     ``measured``: this very group was trained on this very device. ``fitted``: from other groups or devices.
-    ``static``: from numbers of parameters alone.
+    ``static``: from FLOPs or numbers of parameters alone.
     """
 
     value: float
@@ -197,13 +197,14 @@ def cells(costs: Iterable[tuple[tuple[str, ...], str, float]]) -> tuple[Cell, ..
 
 
 def fit(
-    tasks: tuple[str, ...], devices: tuple[str, ...], parameters: Mapping[str, int], seen: Iterable[Cell]
+    tasks: tuple[str, ...], devices: tuple[str, ...], amounts: Mapping[str, int], seen: Iterable[Cell]
 ) -> CostModel:
-    """The model after what was seen; ``parameters`` are those of ``Initialised`` (encoder, decoder.TASK).
+    """The model after what was seen; ``amounts`` are of each part's work (encoder, decoder.TASK) in any unit:
+    FLOPs of an example, or where they are not known numbers of parameters, of ``Initialised``.
 
     Cells of devices and tasks that are none of these are left out.
     """
-    parts = _static(tasks, parameters)
+    parts = _static(tasks, amounts)
     kept = {
         (mask_of(cell.group, tasks), devices.index(cell.device)): (cell.mean_log, cell.rounds)
         for cell in seen
@@ -227,10 +228,10 @@ def fit(
     return CostModel(tasks, devices, parts, mean, covariance, kept)
 
 
-def _static(tasks: Sequence[str], parameters: Mapping[str, int]) -> Vector:
-    """Each part's share of all parameters, the common one first; equal parts where they are not known."""
+def _static(tasks: Sequence[str], work: Mapping[str, int]) -> Vector:
+    """Each part's share of all work, the common one first; equal parts where it is not known."""
     names = ["encoder", *(f"decoder.{task}" for task in tasks)]
-    counts = np.array([max(parameters.get(name, 0), 0) for name in names], np.float64)
+    counts = np.array([max(work.get(name, 0), 0) for name in names], np.float64)
     if not counts[0]:
         counts[:] = 1.0
     counts = np.maximum(counts, 1e-3 * counts.sum())  # no part is free, and zero has no logarithm

@@ -82,7 +82,7 @@ class Docket:
     def would_plan(self, name: str, facts: Callable[[], tuple[DeviceFacts, ...]]) -> Decision | None:
         """What would be decided now: of a job that owes a plan, or will when its merged rounds are over."""
         job = self.jobs[name]
-        merging = job.phase == "first" and not job.runs[0].closing
+        merging = job.phase == "first" and not job.runs[0].closing  # what is on trial has to be seen whole
         return self._planned(name, facts()).decision if merging or job.phase == "planning" else None
 
     def _planned(self, name: str, known: tuple[DeviceFacts, ...]) -> Planned:

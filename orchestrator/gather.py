@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mas_edge.orchestrator.launch import Launch, LaunchRefused, willing
-from mas_edge.orchestrator.spec import Budget, JobSpec, check
+from mas_edge.orchestrator.spec import MERGES, Budget, JobSpec, check
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -150,7 +150,7 @@ def job_spec(
             training=first.training,
             policy=policy,
             devices=devices,
-            merge_rounds=first.merge_rounds if policy in {"mas", "fixed"} else 0,
+            merge_rounds=first.merge_rounds if policy in MERGES else 0,
             groups=first.groups,
             partition=first.partition,
             unseen=first.unseen,

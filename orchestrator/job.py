@@ -4,19 +4,32 @@ A job is one or more tasks that are planned together under a policy. It owns one
 (``orchestrator.rounds``) per task group of the present stage::
 
     initialising -> planning --Planned--> first stage -> planning --Planned--> second stage -> judging -> done
-                                          (mas, fixed: merged rounds)         (split)
+                       |  (one group, or the policy's own)  | ^                 (how it is split)
+                       +------------------------> trial <---+ |
+                                            (groups to choose among)
                               Exhausted --> each run ends with the round that it is at, then judging
                               any run failed, or Abandoned --> failed --Resumed--> where it was
                               Stopped --> stopped --Resumed--> where it was
 
-    policy       first stage                 second stage
-    mas          all tasks, R0 rounds        groups chosen by affinity (orchestrator.split), R - R0 rounds
-    fixed        all tasks, R0 rounds        the groups given; R0 = 0 starts with them
-    all-in-one   all tasks, R rounds
-    one-by-one   one run a task, R rounds
+    policy        first stage           trial                       second stage
+    mas           all tasks, R0 rounds                              groups by affinity, R - R0 rounds
+    mas-verified  all tasks, R0 rounds  the best partitions by      the partition of least held-out loss at
+                                        affinity, and no split:     equal energy, from where its trial ended
+                                        a few rounds each
+    tag           all tasks, R rounds                               groups by affinity that may overlap,
+                                                                    from scratch, R rounds
+    hoa                                 all pairs and all tasks     groups by the pairs' losses that may
+                                        alone, R rounds             overlap, from scratch, R rounds
+    fixed         all tasks, R0 rounds                              the groups given; R0 = 0 starts with them
+    all-in-one    all tasks, R rounds
+    one-by-one    one run a task, R rounds
 
-Source: MAS (Merge and Split), ICCV 2023. The learning-rate schedule runs over the job's R rounds and
-is not restarted at the split. Tasks may be stopped one by one (``orchestrator.stopping``).
+Sources: MAS (Merge and Split), Zhuang et al., ICCV 2023; TAG, Fifty et al., Efficiently Identifying Task
+Groupings for Multi-Task Learning, NeurIPS 2021; HOA (higher-order approximation), Standley et al., Which
+Tasks Should Be Learned Together in Multi-task Learning?, ICML 2020; mas-verified is ours, after successive
+halving (Jamieson and Talwalkar, AISTATS 2016). The learning-rate schedule runs over the job's R rounds and
+is not restarted at the split. What overlaps serves each task in one group only (``Run.serves``). A group
+that was trained before is never trained again. Tasks may be stopped one by one (``orchestrator.stopping``).
 
 Everything here is pure: ``step`` folds events into a state (``orchestrator.job_state``), ``owes`` says what
 that state wants done. Restart = replay. Which of the trainings that are owed a device does is
@@ -32,6 +45,7 @@ import msgspec
 from mas_edge.orchestrator import replan, rounds, stages, stopping
 from mas_edge.orchestrator.events import Heard, LeftOut
 from mas_edge.orchestrator.job_state import (
+    TRAINING,
     Abandoned,
     Action,
     Event,
@@ -46,6 +60,7 @@ from mas_edge.orchestrator.job_state import (
     Planned,
     Resumed,
     Stopped,
+    referenced,
 )
 from mas_edge.orchestrator.rounds import Run
 
@@ -109,16 +124,7 @@ def _stopped(job: Job, event: Stopped) -> Job:
     if job.decision is None:  # what was decided stays explained by what it went by
         measured = tuple(stopping.kept(each, stopped) for each in job.measured)
         job = msgspec.structs.replace(job, measured=measured)
-    return _onwards(_trimmed(job, {run.group: run.round for run in job.runs}))
-
-
-def _trimmed(job: Job, rounds_before: dict[str, int]) -> Job:
-    """The job without its stopped tasks in the groups that stand at a boundary of their rounds."""
-    runs = tuple(
-        stopping.without(run, job.stopped, at_boundary=rounds_before.get(run.group) != run.round)
-        for run in job.runs
-    )
-    return msgspec.structs.replace(job, runs=runs) if runs != job.runs else job
+    return _onwards(stopping.trimmed(job, {run.group: run.round for run in job.runs}))
 
 
 def _resumed(job: Job) -> Job:
@@ -137,6 +143,7 @@ def _initialised(job: Job, event: Initialised) -> Job:
         fingerprint=event.fingerprint,
         initial=event.weights,
         parameters=event.parameters,
+        flops=event.flops,
     )
 
 
@@ -154,23 +161,29 @@ def _planned(job: Job, decision: Decision, initial: BlobRef) -> Job:
     job = replace(job, plans=(*job.plans, decision))
     if decision.refused:
         return replace(job, phase="failed", reason=decision.refused)
+    if decision.trial:
+        runs = stages.on_trial(job.spec, job.runs[0], decision, decision.trial.rounds)
+        return _onwards(replace(job, phase="trial", runs=runs))
     if job.runs:
-        runs = stages.second(job.spec, job.runs[0], decision)
-        return _onwards(_trimmed(replace(job, phase="second", decision=decision, runs=runs), {}))
+        runs, alone = stages.second(job.spec, job.runs, initial, decision), stages.alone(job.spec, job.runs)
+        job = replace(job, phase="second", decision=decision, runs=runs, alone=alone)
+        return _onwards(stopping.trimmed(job, {}))
     begun = stages.first(job.spec, stopping.remaining(job.spec, job.stopped), initial, decision)
-    job = replace(
-        job, runs=begun.parts, phase="second" if begun.decision else "first", decision=begun.decision
-    )
+    phase = "second" if begun.decision else "trial" if job.spec.policy == "hoa" else "first"
+    job = replace(job, runs=begun.parts, phase=phase, decision=begun.decision)
     job = replace(job, replans=(*job.replans, begun.why)) if begun.decision else job
-    return _onwards(_trimmed(job, {}))
+    return _onwards(stopping.trimmed(job, {}))
 
 
 def _exhausted(job: Job, event: Exhausted) -> Job:
     """The job without further rounds: those that have begun are still merged, then all are evaluated."""
-    if job.phase not in {"first", "second"} or job.exhausted:
+    if job.phase not in TRAINING or job.exhausted:
         return job
-    runs = tuple(stopping.curtailed(run) for run in job.runs)
-    return _onwards(msgspec.structs.replace(job, exhausted=True, reason=event.reason, runs=runs))
+    phase, runs = job.phase, job.runs
+    if phase == "trial":
+        phase, runs = "second", stages.salvaged(job.spec, runs)
+    runs = tuple(stopping.curtailed(run) for run in runs)
+    return _onwards(msgspec.structs.replace(job, phase=phase, exhausted=True, reason=event.reason, runs=runs))
 
 
 def _in_a_run(job: Job, event: rounds.Event, time_s: float) -> Job:
@@ -187,12 +200,16 @@ def _in_a_run(job: Job, event: rounds.Event, time_s: float) -> Job:
     left = [(old, new) for old, new in zip(job.runs, runs, strict=True) if len(new.unfit) > len(old.unfit)]
     notes = tuple(replan.moved(new.group, new.round, new.unfit[-1], new.devices) for _, new in left)
     before = {run.group: run.round for run in job.runs}
-    return _onwards(_trimmed(_replanned(replace(job, runs=runs, replans=(*job.replans, *notes))), before))
+    return _onwards(
+        stopping.trimmed(_replanned(replace(job, runs=runs, replans=(*job.replans, *notes))), before)
+    )
 
 
 def _in_one_run(job: Job, run: Run, event: rounds.Event, time_s: float) -> Run:
     """The run after the event; its last round is the present one if its tasks are good enough."""
     after = rounds.step(run, event, time_s)
+    if job.phase == "trial":  # what is compared is trained alike
+        return after
     ended = after.trains and (run.phase, after.phase) == ("collecting", "merging")
     return stopping.enough(after) if ended and stopping.reached(after, job.spec, job.stopped) else after
 
@@ -205,10 +222,14 @@ def _without(job: Job, event: LeftOut) -> tuple[Measured, ...]:
 
 def _replanned(job: Job) -> Job:
     """Groups that fit no device any more give way to parts that do; there is at most one of them."""
-    stuck = next((run for run in job.runs if run.phase == "unfit"), None)
+    unfit = [run for run in job.runs if run.phase == "unfit"]
+    if job.phase == "trial":  # what fits nowhere is not chosen, but hoa has nothing without a task alone
+        unfit = [run for run in unfit if job.spec.policy == "hoa" and len(run.tasks) == 1]
+    stuck = next(iter(unfit), None)
     if stuck is None:
         return job
-    replace, found = msgspec.structs.replace, stages.divided(stopping.remaining(job.spec, job.stopped), stuck)
+    replace, left = msgspec.structs.replace, stopping.remaining(job.spec, job.stopped)
+    found = stages.divided(left, stuck, job.alone)
     if not found.parts:
         return replace(job, phase="failed", reason=found.why)
     runs = tuple(new for run in job.runs for new in (found.parts if run is stuck else (run,)))
@@ -231,7 +252,7 @@ def owes(job: Job, time_s: float) -> tuple[Action, ...]:
             return (Init(tasks=job.spec.tasks),)
         case "planning":
             return (Plan(stage=job.stage),)
-        case "first" | "second":
+        case "first" | "trial" | "second":
             return tuple(action for run in job.runs for action in rounds.owes(run, time_s))
         case "judging":
             return tuple(
@@ -242,27 +263,20 @@ def owes(job: Job, time_s: float) -> tuple[Action, ...]:
     return ()
 
 
-def referenced(job: Job) -> set[str]:
-    """Digests of the blobs that the job may still need, or that are its result."""
-    first = () if job.runs else (job.initial,)
-    refs = {ref.digest for run in job.runs for ref in (run.source, run.weights) if ref}
-    refs |= {ref.digest for ref in first if ref}
-    return refs | {c.weights.digest for run in job.runs for c in run.heard if c.weights}
-
-
 def _onwards(job: Job) -> Job:
     """The next stage, if the present one is over."""
     replace = msgspec.structs.replace
     if job.phase == "judging":
         return _all_judged(job)
-    if job.phase not in {"first", "second"}:
+    if job.phase not in TRAINING:
         return job
     failed = next((run for run in job.runs if run.phase == "failed"), None)
     if failed is not None:
         return replace(job, phase="failed", reason=failed.reason)
-    if any(run.phase != "finished" for run in job.runs):
+    over = {"finished", "unfit"} if job.phase == "trial" else {"finished"}
+    if any(run.phase not in over for run in job.runs):
         return job
-    if job.phase == "first" and not job.runs[0].closing:
+    if job.phase == "trial" or (job.phase == "first" and not job.runs[0].closing):
         return replace(job, phase="planning")
     return replace(job, phase="judging" if job.spec.unseen and _to_judge(job) else "done")
 

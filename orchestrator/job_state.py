@@ -11,19 +11,23 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from mas_edge.orchestrator import events
-from mas_edge.orchestrator.decision import Decision
+from mas_edge.orchestrator.decision import Decision, Stage
 from mas_edge.orchestrator.events import Fact, Value
 from mas_edge.orchestrator.round_state import Run
-from mas_edge.orchestrator.spec import JobSpec
+from mas_edge.orchestrator.spec import FROM_SCRATCH, JobSpec
 from mas_edge.wire.messages import AffinitySums, BlobRef, Profile, Score
 
 
 class Initialised(Fact, frozen=True):
-    """The first weights exist; ``fingerprint`` is the workload's as the orchestrator computes it."""
+    """The first weights exist; ``fingerprint`` is the workload's as the orchestrator computes it.
+
+    ``parameters`` and ``flops`` (of an example, forward) are by part; old stores have no ``flops``.
+    """
 
     weights: BlobRef
     fingerprint: str
     parameters: dict[str, int]
+    flops: dict[str, int] = msgspec.field(default_factory=dict)
     profile: Profile = Profile()
 
 
@@ -55,7 +59,7 @@ class Planned(Fact, frozen=True):
     """It was decided which groups are trained by which devices; what it went by is not looked at again."""
 
     decision: Decision
-    stage: Literal["start", "split"] = "start"
+    stage: Stage = "start"
 
 
 class Exhausted(Fact, frozen=True):
@@ -63,6 +67,9 @@ class Exhausted(Fact, frozen=True):
 
     reason: str
 
+
+TRAINING = frozenset({"first", "trial", "second"})
+"""Phases of a job in which devices train."""
 
 Event: TypeAlias = events.Event | Initialised | Judged | Abandoned | Stopped | Resumed | Planned | Exhausted
 
@@ -78,19 +85,22 @@ class Measured(Value, frozen=True):
 class Job(Value, frozen=True):
     """The whole state of a job. ``replans``, in words: what did not fit devices' memory, what followed.
 
+    ``alone`` are the finished runs of single tasks that policy hoa compares with, for want of a better one.
     ``plans`` are all decisions that were taken, ``decision`` is the one that split the tasks, ``initial``
-    the first weights with their ``parameters`` by part. ``exhausted``: the budget ended it early.
+    the first weights with their ``parameters`` and ``flops`` by part. ``exhausted``: the budget ended it.
     ``stopped`` are tasks that were dropped; ``resumes`` is where a stopped or failed job goes back to.
     """
 
     spec: JobSpec
-    phase: Literal["initialising", "planning", "first", "second", "judging", "done", "failed", "stopped"] = (
-        "initialising"
-    )
+    phase: Literal[
+        "initialising", "planning", "first", "trial", "second", "judging", "done", "failed", "stopped"
+    ] = "initialising"
     fingerprint: str = ""
     initial: BlobRef | None = None
     parameters: dict[str, int] = msgspec.field(default_factory=dict)
+    flops: dict[str, int] = msgspec.field(default_factory=dict)
     runs: tuple[Run, ...] = ()
+    alone: tuple[Run, ...] = ()
     measured: tuple[Measured, ...] = ()
     plans: tuple[Decision, ...] = ()
     decision: Decision | None = None
@@ -102,9 +112,16 @@ class Job(Value, frozen=True):
     reason: str = ""
 
     @property
-    def stage(self) -> Literal["start", "split"]:
-        """Which plan comes next: of the first groups, or of those after the merged rounds."""
-        return "split" if self.runs else "start"
+    def stage(self) -> Stage:
+        """Which plan comes next: of the first groups, of what is to be tried, or of the last groups."""
+        if not self.runs:
+            return "start"
+        tries = self.spec.policy == "mas-verified" and any(run.measure for run in self.runs)
+        return "trial" if tries else "split"
+
+    def result(self, task: str) -> Run | None:
+        """The run that a task's result comes from, by the groups of the present stage."""
+        return next((run for run in self.runs if task in run.results), None)
 
     @property
     def over(self) -> bool:
@@ -129,7 +146,17 @@ class Judge(Value, frozen=True):
 class Plan(Value, frozen=True):
     """Owed: decide which groups are trained by which devices (``orchestrator.planning``)."""
 
-    stage: Literal["start", "split"]
+    stage: Stage
 
 
 Action: TypeAlias = events.Action | Init | Judge | Plan
+
+
+def referenced(job: Job) -> set[str]:
+    """Digests of the blobs that the job may still need, or that are its result."""
+    later = job.spec.policy in FROM_SCRATCH and job.decision is None and not job.exhausted
+    first = () if job.runs and not later else (job.initial,)
+    alone = job.alone if any(run.trains for run in job.runs) else ()
+    refs = {ref.digest for run in (*job.runs, *alone) for ref in (run.source, run.weights) if ref}
+    refs |= {ref.digest for ref in first if ref}
+    return refs | {c.weights.digest for run in job.runs for c in run.heard if c.weights}

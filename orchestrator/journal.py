@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator.events import Closed, GaveUp, Heard, Late, LeftOut, Lifted, Merged, Selected
+from mas_edge.orchestrator.explain import what
 from mas_edge.orchestrator.job import Abandoned, Event, Initialised, Job, Judged, Resumed, Stopped
 from mas_edge.wire.messages import Update
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 STAGES = {
     "first": "the first stage begins",
+    "trial": "the trial begins: groups are trained beside each other, to choose among them",
     "second": "the second stage begins",
     "planning": "is planned",
     "judging": "is judged on unseen clients",
@@ -123,8 +125,7 @@ def _decided(event: Selected | Closed | LeftOut | Merged) -> tuple[str, ...]:
 def _followed(before: Job, after: Job) -> Iterator[str]:
     yield from after.replans[len(before.replans) :]
     if after.decision is not None and after.decision != before.decision:
-        groups = " | ".join("+".join(group) for group in after.decision.groups)
-        yield f"decided: {groups}" + (f" ({after.decision.why})" if after.decision.why else "")
+        yield f"decided: {what(after.decision)}" + (f" ({after.decision.why})" if after.decision.why else "")
     old = {run.group for run in before.runs}
     for run in after.runs:
         if before.runs and run.group not in old:

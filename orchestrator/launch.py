@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import msgspec
 
-from mas_edge.orchestrator.spec import Budget, Launched, Participation, Policy, SpecRefused
+from mas_edge.orchestrator.spec import MERGES, Budget, Launched, Participation, Policy, SpecRefused
 from mas_edge.wire.messages import Training, check_name
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def resolve(asked: Wish, workload: Workload, owner: str, start_s: float) -> Laun
         source=where,
         tasks=tuple(names),
         training=training,
-        merge_rounds=merge_rounds if job.policy in {"mas", "fixed"} else 0,
+        merge_rounds=merge_rounds if job.policy in MERGES else 0,
         policy=job.policy,
         groups=job.groups,
         partition=job.partition,

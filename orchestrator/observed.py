@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mas_edge.orchestrator.events import GaveUp, Heard, Merged
+from mas_edge.orchestrator.learning_curve import Evaluated
 from mas_edge.profiling.ledger import LOST
 from mas_edge.wire.messages import Shortage
 
@@ -101,6 +102,26 @@ def pooled(own: Observed, others: Iterable[Observed]) -> Observed:
     """What was observed in this job, with the trainings of jobs that trained in the same way before."""
     before = tuple(training for other in others for training in other.trainings)
     return msgspec.structs.replace(own, trainings=(*before, *own.trainings))
+
+
+def evaluated(stored: Iterable[tuple[float, object]]) -> tuple[Evaluated, ...]:
+    """The held-out losses that a job's groups have had so far, in the order in which they became known.
+
+    Each is of the weights that a round began with, pooled over the devices that evaluated them.
+    """
+    sums: dict[tuple[str, int, str], tuple[float, float]] = {}
+    for _, event in stored:
+        if isinstance(event, Heard):
+            key = event.update.key
+            for score in event.update.scores:
+                place = key.group, key.round, score.task
+                loss, count = sums.get(place, (0.0, 0.0))
+                sums[place] = loss + score.loss_sum, count + score.count
+    return tuple(
+        Evaluated(group=tuple(group.split("+")), round=round_, task=task, loss=loss / count, count=count)
+        for (group, round_, task), (loss, count) in sums.items()
+        if count
+    )
 
 
 def joules(profile: Profile) -> float:

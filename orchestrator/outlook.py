@@ -1,13 +1,16 @@
 """How far a job is, how long it may still take, and what it waits for.
 
 The share done counts device-rounds; before a split is decided the second stage counts as so many groups as
-are asked for, or two, so the estimate moves when it is. The seconds left are the job time so far by that
-share: they assume that rounds stay as fast as they were. Pure.
+are asked for, or two, so the estimate moves when it is. A trial counts once it has begun. The seconds left
+are the job time so far by that share: they assume that rounds stay as fast as they were. Pure.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from mas_edge.orchestrator.job_state import TRAINING
+from mas_edge.orchestrator.spec import FROM_SCRATCH, MERGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +41,7 @@ WITHOUT_DEVICES = {
 
 PHASES = {
     "first": "in its first stage",
+    "trial": "trying groups beside each other",
     "second": "in its second stage",
     "initialising": "waiting for its first weights",
     "planning": "being planned",
@@ -53,20 +57,28 @@ def phase_words(phase: str) -> str:
 
 def share_done(job: Job) -> float:
     """The share of the job's device-rounds that are done, from 0 to 1; stages to come are guessed."""
-    spec = job.spec
-    first, rounds = spec.merge_rounds, spec.training.rounds
     if job.phase in {"done", "judging"}:
         return 1.0
     if not job.runs:
         return 0.0
-    groups = len(job.runs)
-    if not first:
-        return sum(_done(run) for run in job.runs) / (groups * rounds)
-    if not job.runs[0].closing:  # the merged run, whose heirs are to come
-        guess = len(spec.partition) or (GUESSED_GROUPS if spec.groups == "auto" else spec.groups)
-        return _done(job.runs[0]) / (first + guess * (rounds - first))
-    whole = first + groups * (rounds - first)
-    return (first + sum(max(_done(run) - first, 0) for run in job.runs)) / whole
+    spec = job.spec
+    began = spec.merge_rounds if job.runs[0].past > spec.merge_rounds else 0  # of this stage
+    before = began
+    if spec.policy in FROM_SCRATCH and job.decision:
+        before = spec.training.rounds * sum(len(plan.groups) for plan in job.plans[:-1])
+    here = sum(max(run.past - began, 0) for run in job.runs)
+    done = before + sum(max(_done(run) - began, 0) for run in job.runs)
+    whole = before + here + _to_come(job)
+    return done / whole if whole else 1.0  # the budget was used up before the first round
+
+
+def _to_come(job: Job) -> int:
+    """The device-rounds of the groups that are not decided yet."""
+    spec, run = job.spec, job.runs[0]
+    if job.decision or job.exhausted or (run.closing and spec.policy != "hoa"):
+        return 0
+    guess = len(spec.partition) or (GUESSED_GROUPS if spec.groups == "auto" else spec.groups)
+    return guess * (spec.training.rounds - (run.past if spec.policy in MERGES else 0))
 
 
 def left_s(job: Job, time_s: float) -> float | None:
@@ -101,7 +113,7 @@ def waits_for(job: Job, why: Callable[[str], str]) -> str:
 def at(job: Job) -> str:
     """Where the job is, in two words: a round of its slowest group, or its phase."""
     rounds, run = job.spec.training.rounds, slowest(job)
-    if job.phase not in {"first", "second"} or run is None:
+    if job.phase not in TRAINING or run is None:
         return job.phase
     return f"round {min(run.round + 1, rounds)}/{rounds}"
 

@@ -26,7 +26,10 @@ COLUMNS = 3
 """Tasks side by side in the picture of the losses."""
 
 GREY = "#595959"
-"""Of what all groups share: rounds before the split, the split, the constant predictor."""
+"""Of what is in common or was only compared: rounds before the split, the split, the constant predictor."""
+
+COMPARED = "other groups"
+"""What lines are called of groups that give no result of a task: tried, gone on, or helped by it."""
 
 ON_LIGHT, LIGHT = "#111111", "#fefefe"
 """Text on cells that stay light on a dark page, and such a cell."""
@@ -97,8 +100,9 @@ def _write_numbers(axes: Axes, mean: NDArray[np.float64], se: NDArray[np.float64
 def curves(made: Report) -> Figure:
     """Each task's held-out loss over the rounds, the split marked.
 
-    Rounds before the split are grey, afterwards a colour stands for a group. The dotted line is the
-    constant predictor's loss on the same examples.
+    Rounds before the split are grey, afterwards a colour stands for a group in the panels of its tasks. Thin
+    and grey is what was trained to choose among groups, or to help others. The dotted line is the constant
+    predictor's loss on the same examples.
     """
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - slow to import, and an extra
 
@@ -107,9 +111,10 @@ def curves(made: Report) -> Figure:
     rows = -(-len(tasks) // columns)
     figure = blank(3.4 * columns, 2.4 * rows + 0.9)
     figure.subplots(rows, columns, squeeze=False, sharex=True)
-    colors = {group: f"C{i}" for i, group in enumerate(made.groups)}
+    every = dict.fromkeys((*made.groups, *(point.group for point in made.curve)))
     split = made.spec.merge_rounds if made.decision else 0
     for axes, task in zip(figure.axes, tasks, strict=False):
+        colors = {group: _color(made, group, task) for group in every}
         _draw_task(axes, [point for point in made.curve if point.task == task], colors, split)
         axes.set_title(task, fontsize="medium")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -132,12 +137,18 @@ def curves(made: Report) -> Figure:
     return figure
 
 
+def _color(made: Report, group: str, task: str) -> str:
+    """Grey for a group that gives no result of the task."""
+    serves = made.serves.get(group, tuple(group.split("+")))
+    return f"C{made.groups.index(group)}" if group in made.groups and task in serves else GREY
+
+
 def _draw_task(axes: Axes, points: list[Point], colors: dict[str, str], split: int) -> None:
     """One task's panel; a group's line begins with the merged weights that it inherited."""
     _draw_line(axes, [point for point in points if point.round < split], GREY, "merged")
     for group, color in colors.items():
         own = [point for point in points if point.group == group and point.round >= split - 1]
-        _draw_line(axes, own, color, group)
+        _draw_line(axes, own, color, COMPARED if color == GREY else group)
     constant = next((point.constant_loss for point in reversed(points) if point.constant_loss), None)
     if constant is not None:
         axes.axhline(constant, color=GREY, linestyle=":", linewidth=1, label="constant predictor")
@@ -151,4 +162,7 @@ def _draw_line(axes: Axes, points: list[Point], color: str, label: str) -> None:
     if points:
         trained = [point.round + 1 for point in points]
         losses = [math.nan if point.loss is None else point.loss for point in points]
-        axes.plot(trained, losses, color=color, label=label, marker="o", markersize=3, linewidth=1.5)
+        width = 0.6 if label == COMPARED else 1.5
+        axes.plot(
+            trained, losses, color=color, label=label, marker="o", markersize=2 * width, linewidth=width
+        )

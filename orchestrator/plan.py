@@ -13,11 +13,13 @@ import msgspec
 
 from mas_edge.models.tasks import UnknownChoice, Workload, find
 from mas_edge.orchestrator.partitions import partition_from_text
-from mas_edge.orchestrator.spec import POLICIES, JobSpec, Policy, SpecRefused, check
+from mas_edge.orchestrator.spec import MERGES, POLICIES, JobSpec, Policy, SpecRefused, check
 from mas_edge.wire.messages import Training
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from mas_edge.models.tasks import Preset
 
 JOB = "demo"
 DEVICE = "edge-{}"
@@ -31,7 +33,7 @@ class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
     policy: str = "mas"
     partition: str | None = None
     tasks: str | None = None
-    groups: str = "auto"
+    groups: str | None = None
     rounds: int | None = None
     merge_rounds: int | None = None
     clients: int = 4
@@ -78,7 +80,7 @@ def demo_plan(options: DemoOptions) -> DemoPlan:
         policy=policy,
         devices=tuple(clients),
         merge_rounds=_merge_rounds(options, policy, preset.merge_rounds),
-        groups=_groups(options.groups),
+        groups=_groups(options.groups, preset, len(tasks)),
         partition=partition_from_text(options.partition, tasks) if options.partition else (),
         unseen=workload.unseen,
     )
@@ -97,7 +99,9 @@ def _policy(name: str) -> Policy:
     raise SpecRefused(f"no policy {name!r}; there are {', '.join(POLICIES)}")
 
 
-def _groups(text: str) -> int | Literal["auto"]:
+def _groups(text: str | None, preset: Preset, tasks: int) -> int | Literal["auto"]:
+    if text is None:
+        return "auto" if preset.groups == "auto" else min(preset.groups, tasks)
     if text == "auto":
         return "auto"
     try:
@@ -107,7 +111,7 @@ def _groups(text: str) -> int | Literal["auto"]:
 
 
 def _merge_rounds(options: DemoOptions, policy: Policy, preset: int) -> int:
-    if policy not in {"mas", "fixed"}:
+    if policy not in MERGES:
         return 0
     return preset if options.merge_rounds is None else options.merge_rounds
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from mas_edge.orchestrator.affinity import restricted
 from mas_edge.orchestrator.cost_model import figure
-from mas_edge.orchestrator.decision import Situation, decide
-from mas_edge.orchestrator.job_state import Exhausted, Job, Planned
-from mas_edge.orchestrator.observed import Observed, observed, pooled
+from mas_edge.orchestrator.decision import Situation
+from mas_edge.orchestrator.job_state import TRAINING, Exhausted, Job, Planned
+from mas_edge.orchestrator.observed import Observed, evaluated, observed, pooled
+from mas_edge.orchestrator.policies import decide
 from mas_edge.orchestrator.stopping import remaining
 
 if TYPE_CHECKING:
@@ -60,14 +61,17 @@ def situation(
     time_s: float = 0.0,
 ) -> Situation:
     """What the decision of a job depends on, at its present stage."""
-    spec = remaining(job.spec, job.stopped)
+    spec, events = remaining(job.spec, job.stopped), list(stored)
     return Situation(
         spec=spec,
         stage=job.stage,
         parameters=job.parameters,
-        rounds=spec.training.rounds - (job.runs[0].past if job.runs else 0),
+        flops=job.flops,
+        rounds=spec.training.rounds - (spec.merge_rounds if job.runs else 0),
         affinities=tuple(restricted(measured.sums, spec.tasks) for measured in job.measured),
-        seen=pooled(observed(stored), others),
+        evaluated=evaluated(events),
+        decided=job.plans,
+        seen=pooled(observed(events), others),
         facts=facts,
         spent_j=used_j,
         spent_s=time_s,
@@ -97,14 +101,15 @@ def preview(
     """How a job would begin if it were launched now; ``others`` are jobs ``alike`` and what they observed."""
     known = list(others)
     parameters = {name: count for job, _ in known for name, count in job.parameters.items()}
-    job = Job(spec=spec, parameters=parameters)
+    flops = {name: count for job, _ in known for name, count in job.flops.items()}
+    job = Job(spec=spec, parameters=parameters, flops=flops)
     return decide(situation(job, (), facts, others=[seen for _, seen in known]))
 
 
 def exhausted(job: Job, used_j: float, time_s: float) -> Exhausted | None:
     """That a training job has used up its joules or its time, and by how much; None if it has not."""
     budget = job.spec.budget
-    if job.phase not in {"first", "second"} or all(not run.trains for run in job.runs):
+    if job.phase not in TRAINING or all(not run.trains for run in job.runs):
         return None
     done = min(run.round for run in job.runs)
     after = f"in round {done + 1} of {job.spec.training.rounds}"

@@ -30,7 +30,7 @@ from mas_edge.wire.messages import Profile, Score, Update
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from mas_edge.orchestrator.job import Event
+    from mas_edge.orchestrator.job import Event, Job
 
 
 class _Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +86,8 @@ class Report(_Value, frozen=True):
     """Everything about a finished (or failed) job. Totals are sums of task means.
 
     ``affinity`` is what the split went by; ``affinity_relative`` is each column over its self-effect,
-    which takes out that some losses fall faster than others.
+    which takes out that some losses fall faster than others. Where ``groups`` overlap, each ``serves`` some
+    tasks, of which alone it gives results; ``curve`` holds all that was evaluated.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Report(_Value, frozen=True):
     memory: tuple[Memory, ...] = ()
     replans: tuple[str, ...] = ()
     refusals: tuple[Refusals, ...] = ()
+    serves: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
 
 
 Scored: TypeAlias = "dict[tuple[str, str, int], list[Score]]"
@@ -124,8 +126,8 @@ def report(spec: JobSpec, stored: Iterable[tuple[float, Event]]) -> Report:
     scored, unseen = _scores(event for _, event in events)
     curve = tuple(_point(name, scores) for name, scores in sorted(scored.items(), key=lambda i: i[0][2]))
     groups = tuple(run.group for run in job.runs)
-    held_out = _final(spec, {point.task: point for point in curve}.values())  # of each the last one
-    judged = _final(spec, [_point(name, scores) for name, scores in unseen.items()])
+    held_out = _final(job, curve)
+    judged = _final(job, [_point(name, scores) for name, scores in unseen.items()])
     pooled = pool(measured.sums for measured in job.measured) if job.measured else None
     made = next((event for _, event in events if isinstance(event, Initialised)), None)
     return Report(
@@ -152,6 +154,7 @@ def report(spec: JobSpec, stored: Iterable[tuple[float, Event]]) -> Report:
         train_devices=_train_devices(event for _, event in events),
         memory=_memory(event for _, event in events),
         replans=job.replans,
+        serves={run.group: run.serves for run in job.runs if run.serves},
     )
 
 
@@ -228,10 +231,16 @@ def _mean(sums: list[float | None], count: float) -> float | None:
     return math.fsum(known) / count if count and len(known) == len(sums) else None
 
 
-def _final(spec: JobSpec, points: Iterable[Point]) -> tuple[Point, ...]:
-    """A point for every task in the job's order, unknown where nobody had labels; none if there are none."""
+def _final(job: Job, points: Sequence[Point]) -> tuple[Point, ...]:
+    """The last point of every task, in the job's order, of the group that its result comes from.
+
+    Until that was evaluated, of any; unknown where nobody had labels. None at all if there are no points.
+    """
+    runs = {task: job.result(task) for task in job.spec.tasks}
+    results = {task: run.group for task, run in runs.items() if run}
     found = {point.task: point for point in points}
-    return tuple(found.get(task) or _nowhere(task) for task in spec.tasks) if found else ()
+    found |= {point.task: point for point in points if point.group == results.get(point.task)}
+    return tuple(found.get(task) or _nowhere(task) for task in job.spec.tasks) if found else ()
 
 
 def _nowhere(task: str) -> Point:

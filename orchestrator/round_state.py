@@ -54,7 +54,9 @@ class Run(Value, frozen=True):
 
     ``all_contribute``: every device answers every round. Else each round has a ``cohort``, of which ``call``
     counts the selections, and ``records`` hold what is known of the devices. ``devices`` are those that have
-    the memory and the labels, as far as is known.
+    the memory and the labels, as far as is known. ``measure``: from round ``measure_from`` on affinities are
+    measured. ``serves`` are the tasks for whose sake a group is trained that overlaps with others, empty: all
+    of its tasks.
     """
 
     job: str
@@ -69,6 +71,7 @@ class Run(Value, frozen=True):
         "starting"
     )
     measure: bool = False
+    measure_from: int = 0
     closing: bool = True
     all_contribute: bool = False
     tries: int = 3
@@ -80,11 +83,22 @@ class Run(Value, frozen=True):
     records: tuple[Record, ...] = ()
     unfit: tuple[Unfit, ...] = ()
     reason: str = ""
+    serves: tuple[str, ...] = ()
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The tasks whose results come from this group; the others only help to train them."""
+        return self.serves or self.tasks
 
     @property
     def trains(self) -> bool:
         """Whether the present round trains, or only evaluates what the last one brought."""
         return self.round < self.past
+
+    @property
+    def measures(self) -> bool:
+        """Whether the present round measures affinities."""
+        return self.measure and self.trains and self.round >= self.measure_from
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -160,7 +160,7 @@ def _ask(run: Run, key: Key) -> Ask:
         weights=run.weights or run.source,
         train=run.trains,
         evaluate=run.round > 0,
-        measure=run.measure and run.trains,
+        measure=run.measures,
         deadline_s=run.cohort.deadline_s if run.cohort else None,
     )
 

@@ -86,7 +86,9 @@ def compose(
         restarts=restarts,
         final_digests=made.final_digests,
         contributions=contributions(spec, events),
-        task_bills=task_bills(spec, (*every, *strays), shares_of(spec, made.parameters, observed(events))),
+        task_bills=task_bills(
+            spec, (*every, *strays), shares_of(spec, made.parameters, observed(events)), made.serves
+        ),
     )
 
 

@@ -7,18 +7,26 @@ of devices that exist or of data: names are resolved by ``models.tasks`` and by 
 from __future__ import annotations
 
 import math
+from itertools import combinations
 from typing import Literal, TypeAlias
 
 import msgspec
 
 from mas_edge.wire.messages import Training, check_name
 
-Policy: TypeAlias = Literal["mas", "all-in-one", "one-by-one", "fixed"]
+Policy: TypeAlias = Literal["mas", "mas-verified", "tag", "hoa", "all-in-one", "one-by-one", "fixed"]
 ORCHESTRATOR = "orchestrator"
 """The group under which the orchestrator's own work is billed: first weights, unseen clients."""
 
-POLICIES: tuple[Policy, ...] = ("mas", "all-in-one", "one-by-one", "fixed")
-
+POLICIES: tuple[Policy, ...] = ("mas", "mas-verified", "tag", "hoa", "all-in-one", "one-by-one", "fixed")
+MERGES: frozenset[Policy] = frozenset({"mas", "mas-verified", "fixed"})
+"""Policies whose first rounds train all tasks together, and whose groups go on from there."""
+MEASURES: frozenset[Policy] = frozenset({"mas", "mas-verified", "tag"})
+"""Policies that measure affinity while all tasks are trained together."""
+FROM_SCRATCH: frozenset[Policy] = frozenset({"tag", "hoa"})
+"""Policies whose chosen groups are trained from the first weights, and may overlap."""
+CHOOSES: frozenset[Policy] = MEASURES | FROM_SCRATCH
+"""Policies that choose the groups."""
 
 MOST_OVER = 4.0
 """Five times as many as wanted: more would be a mistake in the unit."""
@@ -62,7 +70,7 @@ class Launched(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a job is asked to do. ``groups`` counts for policy mas, ``partition`` for fixed.
+    """What a job is asked to do. ``groups`` counts for policies that choose them, ``partition`` for fixed.
 
     ``devices`` train; ``unseen`` are clients of the workload whose data the orchestrator itself
     judges the final weights on. Jobs share devices by ``priority``, a greater one first.
@@ -85,9 +93,10 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def first_groups(spec: JobSpec) -> tuple[tuple[str, ...], ...]:
-    """The groups that a policy begins with: all tasks while it merges, or those that it ends with."""
-    if spec.policy == "one-by-one":
-        return tuple((task,) for task in spec.tasks)
+    """The groups that a policy begins with: all tasks in one, all that it compares, or those it ends with."""
+    if spec.policy in {"one-by-one", "hoa"}:
+        pairs = combinations(spec.tasks, 2) if spec.policy == "hoa" else ()
+        return (*((task,) for task in spec.tasks), *pairs)
     return spec.partition if spec.policy == "fixed" and not spec.merge_rounds else (spec.tasks,)
 
 
@@ -104,13 +113,13 @@ def check(spec: JobSpec) -> JobSpec:
         raise SpecRefused(f"job {spec.name}: needs at least one device")
     if rounds_ < 1:
         raise SpecRefused(f"job {spec.name}: rounds must be at least 1, not {rounds_}")
-    least = 1 if spec.policy == "mas" else 0
-    if spec.policy in {"mas", "fixed"} and not least <= merged < rounds_:
+    least = 0 if spec.policy == "fixed" else 1
+    if spec.policy in MERGES and not least <= merged < rounds_:
         raise SpecRefused(
             f"job {spec.name}: merge rounds must be {least} to {rounds_ - 1}, less than all {rounds_},"
             f" not {merged}"
         )
-    if spec.policy == "mas" and spec.groups != "auto" and not 1 <= spec.groups <= len(spec.tasks):
+    if spec.policy in CHOOSES and spec.groups != "auto" and not 1 <= spec.groups <= len(spec.tasks):
         raise SpecRefused(
             f"job {spec.name}: groups must be auto or 1 to {len(spec.tasks)}, the number of tasks,"
             f" not {spec.groups}"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mas_edge.orchestrator.partitions import k_best, members
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from mas_edge.orchestrator.affinity import Affinity
 
@@ -88,33 +88,43 @@ def _scores(mean: Matrix) -> Matrix:
     A task alone gets the mean of all effects on it and from it, so two tasks score the same together
     and apart. The empty mask gets -inf.
     """
-    n = len(mean)
-    effect = np.nan_to_num(mean)
-    np.fill_diagonal(effect, 0.0)
-    inside = members(n).astype(np.float64)
-    size = inside.sum(axis=1)
-    score: Matrix = ((inside @ effect) * inside).sum(axis=1) / np.maximum(size - 1, 1)
-    score[1 << np.arange(n)] = (effect.sum(axis=0) + effect.sum(axis=1)) / (2 * max(n - 1, 1))
+    score: Matrix = task_scores(mean).sum(axis=1)
     score[0] = -np.inf
     return score
 
 
-def _share(affinity: Affinity, groups: Iterable[Group]) -> Matrix:
-    """(n, n): the score's derivative with respect to each entry; the score is linear in them."""
+def task_scores(mean: Matrix) -> Matrix:
+    """(2**n, n): S_j(G), the mean effect on task j of the other tasks of group G; 0 where j is not in G."""
+    n = len(mean)
+    effect = np.nan_to_num(mean)
+    np.fill_diagonal(effect, 0.0)
+    inside = members(n).astype(np.float64)
+    size = inside.sum(axis=1, keepdims=True)
+    score: Matrix = (inside @ effect) * inside / np.maximum(size - 1, 1)
+    alone = (effect.sum(axis=0) + effect.sum(axis=1)) / (2 * max(n - 1, 1))
+    score[1 << np.arange(n), np.arange(n)] = alone
+    return score
+
+
+def share_of(affinity: Affinity, groups: Sequence[Group], serves: Sequence[Group] = ()) -> Matrix:
+    """(n, n): the score's derivative with respect to each entry; the score is linear in them.
+
+    Where groups overlap, each counts for the tasks that it ``serves``.
+    """
     n = len(affinity.tasks)
     share = np.zeros((n, n))
-    for group in groups:
-        at = [affinity.tasks.index(task) for task in group]
+    for group, served in zip(groups, serves or groups, strict=True):
+        at, of = ([affinity.tasks.index(task) for task in some] for some in (group, served))
         if len(at) == 1:
             share[at, :] += 1 / (2 * max(n - 1, 1))
             share[:, at] += 1 / (2 * max(n - 1, 1))
         else:
-            share[np.ix_(at, at)] += 1 / (len(at) - 1)
+            share[np.ix_(at, of)] += 1 / (len(at) - 1)
     np.fill_diagonal(share, 0.0)
     return share / n
 
 
-def _se(affinity: Affinity, share: Matrix) -> float | None:
+def standard_error(affinity: Affinity, share: Matrix) -> float | None:
     """Standard error of a linear function of the entries, None if an entry's is unknown."""
     used = share != 0
     total = float(np.sqrt(np.sum((share[used] * affinity.se[used]) ** 2)))
@@ -123,7 +133,8 @@ def _se(affinity: Affinity, share: Matrix) -> float | None:
 
 def lead(affinity: Affinity, a: Partition, b: Partition) -> tuple[float, float | None]:
     """By how much a scores higher than b, and the standard error of that; shared terms cancel."""
-    return a.score - b.score, _se(affinity, _share(affinity, a.groups) - _share(affinity, b.groups))
+    share = share_of(affinity, a.groups) - share_of(affinity, b.groups)
+    return a.score - b.score, standard_error(affinity, share)
 
 
 # --- rules ----------------------------------------------------------------------------------------
@@ -235,7 +246,7 @@ def _partition(affinity: Affinity, rules: Rules, masks: Sequence[int]) -> Partit
 
 def scored(affinity: Affinity, groups: tuple[Group, ...], rules: Rules = FREE) -> Partition:
     """A partition with its score and the score's standard error."""
-    share = _share(affinity, groups)
+    share = share_of(affinity, groups)
     price = math.fsum(map(rules.price, groups)) if rules.price else 0.0
     score = math.fsum((share * np.nan_to_num(affinity.mean)).flat) - price
-    return Partition(groups, score, _se(affinity, share))
+    return Partition(groups, score, standard_error(affinity, share))

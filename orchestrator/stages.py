@@ -1,8 +1,10 @@
-"""Which task groups a job trains: at its start, after the split, and when a group fits no device.
+"""Which task groups a job trains: at its start, on trial, at last, and when a group fits no device.
 
-A stage is a tuple of runs (``orchestrator.rounds``), one per task group. The first is made from the first
-weights; when its merged run is finished, ``orchestrator.decision`` says how the tasks go on; a group that
-no device has the memory for gives way to parts that do (``orchestrator.replan``). Pure.
+A stage is a tuple of runs (``orchestrator.rounds``), one per task group, as ``orchestrator.decision`` says.
+The first is made from the first weights. What comes after goes on from what was trained before: a group that
+there is already is *taken over*, whatever it was trained for; another one begins with the weights of the
+smallest group that has its tasks, or, under policies tag and hoa, from scratch. A group that no device has
+the memory for gives way to parts that do (``orchestrator.replan``). Pure.
 """
 
 from __future__ import annotations
@@ -14,13 +16,22 @@ import msgspec
 from mas_edge.orchestrator import replan
 from mas_edge.orchestrator.decision import Decision
 from mas_edge.orchestrator.rounds import Run, begun
-from mas_edge.orchestrator.spec import first_groups
+from mas_edge.orchestrator.spec import FROM_SCRATCH, MEASURES, MERGES, first_groups
+from mas_edge.orchestrator.stopping import OVER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from mas_edge.orchestrator.spec import JobSpec
+    from mas_edge.orchestrator.split import Group
     from mas_edge.wire.messages import BlobRef
+
+
+LATE = 3
+"""Affinity is measured in the last one of so many parts of the merged rounds. What tasks do to each other at
+first says little of later: on no table of docs/results/affinity.md did all merged rounds choose better by
+more than seeds differ, and they take three times as long to measure.
+"""
 
 
 class Divided(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,21 +53,21 @@ def group_name(tasks: tuple[str, ...]) -> str:
 def first(spec: JobSpec, left: JobSpec, weights: BlobRef, decision: Decision) -> Divided:
     """The runs that start from the first weights, as was decided; ``left`` has the tasks that are left.
 
-    If the policy's own groups do not fit, the ones that were decided on are what the job is split into.
+    If the policy's own groups do not fit, the ones that were decided on are what the job is split into; of
+    those that policy hoa compares, only the ones that fit are trained.
     """
-    merged = spec.policy in {"mas", "fixed"} and spec.merge_rounds > 0
-    planned = decision.groups == first_groups(left)
-    past = spec.merge_rounds if merged and planned else spec.training.rounds
-    closing = not (merged and planned)
+    planned = spec.policy == "hoa" or decision.groups == first_groups(left)
+    merged = planned and spec.policy in MERGES and spec.merge_rounds > 0
+    closing = not (merged or (planned and spec.policy == "tag"))
     runs = tuple(
         _run(
             spec,
             group,
             weights,
             0,
-            past,
+            spec.merge_rounds if merged else spec.training.rounds,
             whole=group == spec.tasks,
-            measure=spec.policy == "mas" and not closing,
+            measure_from=_measure_from(spec) if spec.policy in MEASURES and not closing else None,
             closing=closing,
             devices=devices,
         )
@@ -65,26 +76,82 @@ def first(spec: JobSpec, left: JobSpec, weights: BlobRef, decision: Decision) ->
     return Divided(parts=runs, why=decision.why, decision=None if planned else decision)
 
 
-def _with_devices(decision: Decision) -> Iterable[tuple[tuple[str, ...], tuple[str, ...]]]:
+def _measure_from(spec: JobSpec) -> int:
+    """The round from which affinity is measured: tag does so throughout, as published."""
+    return spec.merge_rounds - max(1, spec.merge_rounds // LATE) if spec.policy in MERGES else 0
+
+
+def _with_devices(decision: Decision) -> Iterable[tuple[Group, tuple[str, ...]]]:
     return zip(decision.groups, decision.devices or ((),) * len(decision.groups), strict=True)
 
 
-def second(spec: JobSpec, merged: Run, decision: Decision) -> tuple[Run, ...]:
-    """The runs that go on from a finished merged run, as was decided."""
-    weights = merged.weights or merged.source
-    rounds = spec.training.rounds
-    runs = (
-        _run(spec, group, weights, merged.past, rounds, whole=group == merged.tasks, devices=devices)
-        for group, devices in _with_devices(decision)
+def on_trial(spec: JobSpec, merged: Run, decision: Decision, rounds: Sequence[int]) -> tuple[Run, ...]:
+    """The runs that go on from a finished merged run for so many rounds, to be judged by their losses."""
+    return tuple(
+        msgspec.structs.replace(
+            _on_from(spec, merged, group, devices), past=merged.round + rounds_, closing=False
+        )
+        for (group, devices), rounds_ in zip(_with_devices(decision), rounds, strict=True)
     )
-    return tuple(msgspec.structs.replace(run, records=merged.records) for run in runs)
 
 
-def divided(spec: JobSpec, stuck: Run) -> Divided:
-    """What takes the place of a run that has no device left for want of memory."""
+def second(spec: JobSpec, runs: Sequence[Run], initial: BlobRef, decision: Decision) -> tuple[Run, ...]:
+    """The runs that a job ends with, as was decided, after these ones."""
+    none = ((),) * len(decision.groups)
+    serves = decision.serves or (decision.groups if spec.policy in FROM_SCRATCH else none)
+    made = []
+    for (group, devices), served in zip(_with_devices(decision), serves, strict=True):
+        before = _before(spec, runs, group)
+        if before is None:
+            run = _run(spec, group, initial, 0, spec.training.rounds, whole=False, devices=devices)
+        else:
+            run = _on_from(spec, before, group, devices)
+        made.append(msgspec.structs.replace(run, serves=served))
+    return tuple(made)
+
+
+def _before(spec: JobSpec, runs: Sequence[Run], group: Group) -> Run | None:
+    """What a group goes on from: itself, else the smallest one with its tasks; None if it has to begin."""
+    if spec.policy in FROM_SCRATCH:
+        return next((run for run in runs if run.tasks == group), None)
+    return min((run for run in runs if set(group) <= set(run.tasks)), key=lambda run: len(run.tasks))
+
+
+def _on_from(spec: JobSpec, before: Run, group: Group, devices: tuple[str, ...]) -> Run:
+    """The rest of a job's rounds for a group after another one, or the same, is finished."""
+    if before.tasks == group and before.closing and before.phase == "finished":
+        return before
+    whole = before.tasks == group and before.weights is not None
+    weights, past = before.weights or before.source, spec.training.rounds
+    run = _run(spec, group, weights, before.round, past, whole=whole, devices=devices)
+    return msgspec.structs.replace(run, records=before.records)
+
+
+def alone(spec: JobSpec, runs: Sequence[Run]) -> tuple[Run, ...]:
+    """Of the runs that policy hoa compared, those of single tasks that were trained to their end."""
+    found = (run for run in runs if spec.policy == "hoa" and len(run.tasks) == 1)
+    return tuple(run for run in found if run.phase == "finished" and run.round >= run.past)
+
+
+def salvaged(spec: JobSpec, runs: Sequence[Run]) -> tuple[Run, ...]:
+    """Of the runs on trial those that a job ends with if it cannot go on: the single tasks, or no split."""
+    least = 1 if spec.policy == "hoa" else max(len(run.tasks) for run in runs)
+    kept = (run for run in runs if len(run.tasks) == least)
+    return tuple(_on_from(spec, run, run.tasks, run.devices) if run.phase in OVER else run for run in kept)
+
+
+def divided(spec: JobSpec, stuck: Run, alone: Sequence[Run]) -> Divided:
+    """What takes the place of a run that has no device left for want of memory.
+
+    A group that overlaps with others goes on as the tasks that it serves; ``alone`` are finished runs of
+    single tasks, which then stand.
+    """
+    if taken := tuple(run for run in alone if set(run.tasks) <= set(stuck.results)):
+        names = tuple(run.tasks for run in taken)
+        return Divided(parts=taken, why=replan.divided_because(stuck.group, names, measuring=False))
     merged = not stuck.closing
     given = spec.partition if merged and stuck.tasks not in spec.partition else ()
-    parts = given or replan.divided(stuck.tasks, stuck.unfit)
+    parts = given or _parts(stuck)
     if not parts:
         return Divided(parts=(), why=replan.nowhere(stuck.group, stuck.unfit))
     why = replan.divided_because(stuck.group, parts, measuring=stuck.measure)
@@ -95,6 +162,12 @@ def divided(spec: JobSpec, stuck: Run) -> Divided:
     return Divided(parts=runs, why=why, decision=Decision(groups=parts, why=why) if merged else None)
 
 
+def _parts(stuck: Run) -> tuple[Group, ...]:
+    """The tasks that a group serves, without their helpers; if that is no less, in the coarsest parts."""
+    helped = stuck.results != stuck.tasks
+    return (stuck.results,) if helped else replan.divided(stuck.tasks, stuck.unfit)
+
+
 def _run(  # noqa: PLR0913 - what a run is made of
     spec: JobSpec,
     tasks: tuple[str, ...],
@@ -103,7 +176,7 @@ def _run(  # noqa: PLR0913 - what a run is made of
     past: int,
     *,
     whole: bool,
-    measure: bool = False,
+    measure_from: int | None = None,
     closing: bool = True,
     devices: tuple[str, ...] = (),
 ) -> Run:
@@ -119,7 +192,8 @@ def _run(  # noqa: PLR0913 - what a run is made of
         past=past,
         source=source,
         weights=source if whole else None,
-        measure=measure,
+        measure=measure_from is not None,
+        measure_from=measure_from or 0,
         closing=closing,
         all_contribute=spec.training.reproducible,
         tries=spec.tries,

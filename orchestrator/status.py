@@ -30,7 +30,6 @@ from mas_edge.orchestrator.task_bill import portion, static_shares
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from mas_edge.orchestrator.job import Job
     from mas_edge.orchestrator.tally import Bills, Branch, Point, Tally
 
 
@@ -64,7 +63,7 @@ def job_status(tally: Tally, devices: Mapping[str, DeviceStatus], bills: Bills) 
         workload=spec.training.workload,
         priority=spec.priority,
         tasks=tuple(_task(tally, task, own, ours) for task in spec.tasks),
-        groups=tuple(_group(branch, job, own.get(name, Bill())) for name, branch in tally.branches.items()),
+        groups=tuple(_group(branch, tally, own.get(name, Bill())) for name, branch in tally.branches.items()),
         round=run.round if run else None,
         rounds=spec.training.rounds,
         share_done=outlook.share_done(job),
@@ -101,7 +100,9 @@ def _task(tally: Tally, task: str, own: Mapping[str, Bill], ours: Bill) -> TaskS
     launched = next((each for each in spec.launched if each.task == task), None)
     points = list(tally.curve(task))
     curves = tuple(_curve(group, points) for group in dict.fromkeys(group for group, *_ in points))
-    held_out = [loss for _, _, loss, _ in points if loss and loss.mean is not None]
+    run = tally.job.result(task)
+    losses = [(group, loss) for group, _, loss, _ in points if loss and loss.mean is not None]
+    held_out = [loss for group, loss in losses if run and group == run.group] or [loss for _, loss in losses]
     trained = [loss.mean for *_, loss in points if loss and loss.mean is not None]
     unseen = tally.unseen.get(task)
     energy, device_s = _paid(tally, task, own, ours)
@@ -111,7 +112,7 @@ def _task(tally: Tally, task: str, own: Mapping[str, Bill], ours: Bill) -> TaskS
         task=task,
         name=launched.name if launched else task,
         owner=launched.owner if launched else "",
-        group=next((run.group for run in tally.job.runs if task in run.tasks), None),
+        group=run.group if run else None,
         held_out=held_out[-1].mean if held_out else None,
         relative=held_out[-1].relative if held_out else None,
         training=trained[-1] if trained else None,
@@ -126,8 +127,11 @@ def _paid(tally: Tally, task: str, bills: Mapping[str, Bill], ours: Bill) -> tup
     """What a task pays so far, in joules and seconds: of what its groups cost, and of our own work for it."""
     spec = tally.job.spec
     shares = static_shares(spec, tally.job.parameters)
-    groups = {name: branch.run.tasks for name, branch in tally.branches.items() if task in branch.run.tasks}
-    paid = [(bills.get(name, Bill()), portion(task, tasks, shares)) for name, tasks in groups.items()]
+    groups = {name: branch.run for name, branch in tally.branches.items() if task in branch.run.results}
+    paid = [
+        (bills.get(name, Bill()), portion(task, run.tasks, shares, run.serves))
+        for name, run in groups.items()
+    ]
     paid.append((ours, 1.0 / len(spec.tasks)))
     known = [bill.energy_j * share for bill, share in paid if bill.energy_j is not None]
     energy = Energy(
@@ -149,14 +153,16 @@ def _curve(group: str, points: list[Point]) -> Curve:
     )
 
 
-def _group(branch: Branch, job: Job, bill: Bill) -> GroupStatus:
+def _group(branch: Branch, tally: Tally, bill: Bill) -> GroupStatus:
     run = branch.run
-    current = any(each.group == run.group for each in job.runs)
+    current = any(each.group == run.group for each in tally.job.runs)
+    gone = "gone on" if any(each.parent == run.group for each in tally.branches.values()) else "dropped"
     return GroupStatus(
         group=run.group,
         parent=branch.parent,
         tasks=run.tasks,
-        phase=run.phase if current else "gone on",
+        serves=run.results,
+        phase=run.phase if current else gone,
         round=run.round,
         rounds=run.past,
         devices=run.devices,

@@ -12,6 +12,7 @@ import math
 from typing import TYPE_CHECKING
 
 from mas_edge.orchestrator.device_status import activity
+from mas_edge.orchestrator.explain import what
 from mas_edge.profiling.report import UNKNOWN, Table, joules, method
 
 if TYPE_CHECKING:
@@ -142,7 +143,10 @@ def news(before: JobStatus | None, after: JobStatus) -> Iterator[str]:
         for round_ in range(first, min(group.round, group.rounds)):
             yield _round(group, round_, after)
     if after.decision and not (before and before.decision):
-        yield "split into " + " | ".join("+".join(group) for group in after.decision.groups)
+        yield f"split into {what(after.decision)}" if len(after.decision.groups) > 1 else "not split"
+    if after.phase == "trial" and not (before and before.phase == "trial"):
+        tried = [group.group for group in after.groups if group.phase not in {"gone on", "dropped"}]
+        yield f"trained beside each other, to choose among them: {' | '.join(tried)}"
     judged = {task.group for task in before.tasks if task.unseen_relative is not None} if before else set()
     for name in dict.fromkeys(task.group for task in after.tasks if task.unseen_relative is not None):
         if name not in judged:

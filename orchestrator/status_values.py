@@ -65,7 +65,8 @@ class TaskStatus(Value, frozen=True):
 
 
 class GroupStatus(Value, frozen=True):
-    """A node in the tree of groups; ``phase`` is its run's, or "gone on" if others took its tasks over.
+    """A node in the tree of groups; ``phase`` is its run's, "gone on" if others took its tasks over, or
+    "dropped" if it was only trained to choose among groups. ``serves``: its tasks whose results come from it.
 
     ``round`` is where it is, ``rounds`` where it ends. ``answered`` of ``devices`` have in this round.
     ``device_s`` adds up what each device worked for it.
@@ -74,6 +75,7 @@ class GroupStatus(Value, frozen=True):
     group: str
     parent: str | None
     tasks: tuple[str, ...]
+    serves: tuple[str, ...]
     phase: str
     round: int
     rounds: int

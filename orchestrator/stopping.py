@@ -2,9 +2,13 @@
 
 A task that is stopped leaves its group at the next boundary of a round: the run goes on without its decoder,
 cut out of the weights that were merged last, under the name of the tasks that are left. A group of which
-nothing is left ends at once and keeps the weights that it has. What was spent stays on the tasks' bill. A
-group whose tasks have all reached their ``target_loss`` trains no further round: what it is just training is
-still merged, and evaluated by its closing round.
+nothing is left ends at once and keeps the weights that it has. In a group that overlaps with others (policies
+tag and hoa) a stopped task stays as a helper of those that the group serves, for which it was chosen; hoa's
+pairs end with either task, and what mas-verified has on trial goes on unchanged, so that it stays comparable.
+What was spent stays on the tasks' bill.
+
+A group whose tasks have all reached their ``target_loss`` trains no further round: what it is just training
+is still merged, and evaluated by its closing round.
 
 A job that goes on asks under new attempts, because a device remembers the keys that it was done with.
 Pure; ``orchestrator.job`` says when.
@@ -21,9 +25,9 @@ from mas_edge.orchestrator.affinity import restricted
 from mas_edge.orchestrator.round_state import Run, asked_anew, begun
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
-    from mas_edge.orchestrator.job_state import Measured
+    from mas_edge.orchestrator.job_state import Job, Measured
     from mas_edge.orchestrator.spec import JobSpec
 
 BOUNDARY = frozenset({"starting", "selecting"})
@@ -54,14 +58,34 @@ def without(run: Run, stopped: Collection[str], *, at_boundary: bool) -> Run:
     left = tuple(task for task in run.tasks if task not in stopped)
     if left == run.tasks or run.phase in OVER:
         return run
-    if not left:
-        return msgspec.structs.replace(begun(run), phase="finished", reason="stopped")
-    if not run.trains or not (at_boundary or run.phase in BOUNDARY):
+    if not set(run.results) - set(stopped):
+        return ended(run)
+    if run.serves or not run.trains or not (at_boundary or run.phase in BOUNDARY):
         return run
     source = run.weights or run.source
     return msgspec.structs.replace(
         begun(run), group="+".join(left), tasks=left, source=source, weights=None, phase="starting"
     )
+
+
+def trimmed(job: Job, rounds_before: Mapping[str, int]) -> Job:
+    """The job without its stopped tasks in the groups at a boundary: if of another round than before."""
+    if job.phase != "trial":
+        runs = tuple(
+            without(run, job.stopped, at_boundary=rounds_before.get(run.group) != run.round)
+            for run in job.runs
+        )
+    elif job.spec.policy == "hoa":  # pairs are trained for both of their tasks' sake, or for nothing
+        gone = [run for run in job.runs if run.phase not in OVER and set(run.tasks) & set(job.stopped)]
+        runs = tuple(ended(run) if run in gone else run for run in job.runs)
+    else:
+        return job
+    return msgspec.structs.replace(job, runs=runs) if runs != job.runs else job
+
+
+def ended(run: Run) -> Run:
+    """The run, over at once because of what was stopped."""
+    return msgspec.structs.replace(begun(run), phase="finished", reason="stopped")
 
 
 def reached(run: Run, spec: JobSpec, stopped: Collection[str]) -> bool:
@@ -70,7 +94,7 @@ def reached(run: Run, spec: JobSpec, stopped: Collection[str]) -> bool:
     By the pooled held-out losses that came with the round's answers; a task without a target never is.
     """
     targets = {each.task: each.target_loss for each in spec.launched}
-    wanted = [task for task in run.tasks if task not in stopped]
+    wanted = [task for task in run.results if task not in stopped]
     return bool(wanted) and all(_good_enough(run, task, targets.get(task)) for task in wanted)
 
 

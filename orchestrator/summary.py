@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mas_edge.orchestrator.spec import ORCHESTRATOR
+from mas_edge.orchestrator.spec import FROM_SCRATCH, ORCHESTRATOR
 from mas_edge.profiling.costs import Number, attributed, number, of_level
 from mas_edge.profiling.report import UNKNOWN, method, uncertain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mas_edge.orchestrator.report import Report
+    from mas_edge.orchestrator.report import Point, Report
     from mas_edge.orchestrator.runs import RunReport
     from mas_edge.profiling.costs import Row
 
@@ -101,20 +101,36 @@ def short_names(made: Report) -> dict[str, str]:
 
 
 def trajectory(run: RunReport) -> tuple[Step, ...]:
-    """How the loss fell with the joules of the task groups, round by round; none where either is unknown."""
+    """How the loss fell with the joules of the task groups, round by round; none where either is unknown.
+
+    Where the groups were trained from scratch, what was trained to choose them was spent before their first
+    round.
+    """
+    made = run.report
+    scratch = made.spec.policy in FROM_SCRATCH
     rows = [row for row in of_level(run.rows, "group-round") if row.group != ORCHESTRATOR]
-    spent = [(row.round, attributed(row.cost)) for row in rows]
+    spent = [
+        (-1 if scratch and row.group not in made.groups else row.round, attributed(row.cost)) for row in rows
+    ]
     steps = []
-    for round_ in sorted({point.round for point in run.report.curve if point.round >= 0}):
-        ratios = [
-            point.loss / point.constant_loss
-            for point in run.report.curve
-            if point.round == round_ and point.loss is not None and point.constant_loss
-        ]
+    for round_, points in _results(made).items():
+        ratios = [p.loss / p.constant_loss for p in points if p.loss is not None and p.constant_loss]
         energy_j = _sum([energy for when, energy in spent if when is not None and when <= round_])
-        if energy_j is not None and len(ratios) == len(run.report.spec.tasks):
+        if energy_j is not None and len(ratios) == len(made.spec.tasks):
             steps.append(Step(round=round_, energy_j=energy_j, relative_loss=fsum(ratios) / len(ratios)))
     return tuple(steps)
+
+
+def _results(made: Report) -> dict[int, tuple[Point, ...]]:
+    """By round a point of each task: of the group that its result comes from, else of one before it."""
+    groups = {point.task: point.group for point in made.held_out}
+    found: dict[int, dict[str, Point]] = {}
+    for point in sorted(made.curve, key=lambda point: point.round):
+        own = point.group == groups.get(point.task)
+        if point.round >= 0 and (own or made.spec.policy not in FROM_SCRATCH):
+            at = found.setdefault(point.round, {})
+            at[point.task] = point if own else at.get(point.task, point)
+    return {round_: tuple(points.values()) for round_, points in found.items()}
 
 
 def _sum(parts: Sequence[Number | None]) -> Number | None:

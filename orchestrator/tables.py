@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mas_edge.orchestrator import trade_off
+from mas_edge.orchestrator.explain import what
 from mas_edge.orchestrator.summary import all_of, headline, short_names
 from mas_edge.profiling import costs
 from mas_edge.profiling import tables as bills
@@ -75,6 +76,7 @@ def policies(arms: Sequence[tuple[str, RunReport]]) -> Table:
     row(f"attributed J ({how})", [run.bill.attributed_j for run in runs], ".0f")
     row(f"fleet total J ({how})", [run.bill.total_j for run in runs], ".0f")
     row("MB over MQTT", [_megabytes(own) for own in sums], ".2f")
+    rows.append(("groups", *(str(len(run.report.groups)) for run in runs)))
     row("held-out loss, all tasks", [run.report.held_out_total for run in runs], ".3f")
     row("  relative to constant", [run.report.held_out_relative for run in runs], ".3f")
     row("unseen loss, all tasks", [run.report.unseen_total for run in runs], ".3f")
@@ -120,7 +122,7 @@ def split(report: Report) -> tuple[str, ...]:
     decision = report.decision
     if decision is None:
         return ()
-    chosen = f"Split: {_groups(decision.groups)} ({decision.why})"
+    chosen = f"{'Split' if len(decision.groups) > 1 else 'Not split'}: {what(decision)} ({decision.why})"
     if decision.score is None or decision.runner_up_score is None:
         return (chosen,)
     lead = decision.score - decision.runner_up_score

@@ -149,7 +149,8 @@ class Tally:
                 self._score(self.training, key.group, key.round, update.trained)
                 self._score(self.held_out, key.group, key.round - 1, update.scores)
             case Judged():
-                for score in event.scores:
+                run = next((run for run in self.job.runs if run.group == event.group), None)
+                for score in (score for score in event.scores if run and score.task in run.results):
                     self.unseen.setdefault(score.task, Loss()).add(score)
             case GaveUp():
                 self._count("refused" if event.reason == "update-refused" else "gave up")
@@ -160,16 +161,14 @@ class Tally:
 
     def _grow(self, before: Job, wall_s: float) -> None:
         """Take over the runs as they are now; a group that is new hangs below the one whose tasks it has."""
-        now = {run.group for run in self.job.runs}
-        gone = [run for run in before.runs if run.group not in now]
         was = {run.group: run for run in before.runs}
         for run in self.job.runs:
             branch, old = self.branches.get(run.group), was.get(run.group)
             if branch is None:
-                above = next((old.group for old in gone if set(run.tasks) <= set(old.tasks)), None)
+                above = next((old.group for old in before.runs if set(run.tasks) <= set(old.tasks)), None)
                 if above is not None:  # it went so far before it handed its weights on
                     parent = self.branches[above]
-                    parent.run = msgspec.structs.replace(parent.run, round=run.round)
+                    parent.run = msgspec.structs.replace(parent.run, round=max(run.round, parent.run.round))
                 self.branches[run.group] = Branch(run, above, wall_s)
             elif run is not old:
                 if old is None or (old.round, old.phase) != (run.round, run.phase):

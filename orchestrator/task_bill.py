@@ -5,7 +5,9 @@ common: the encoder, transport, the start of the process. The shares are those o
 (``orchestrator.cost_model``): *fitted* where groups of different tasks were trained, *static*, from numbers
 of parameters, where not; a task that trained alone pays everything. What the orchestrator itself did for a
 job is divided equally. A task that was stopped pays for as long as it was trained. The parts sum to the
-whole. Pure; the joules and their uncertainties are those of ``profiling.bill``.
+whole. Where groups overlap (policies tag and hoa), those whom a group serves also pay for the decoders that
+help them, and what was only trained to choose is paid by all of its tasks. Pure; the joules and their
+uncertainties are those of ``profiling.bill``.
 """
 
 from __future__ import annotations
@@ -69,15 +71,24 @@ class TaskBill(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def task_bills(
-    spec: JobSpec, billed: Iterable[Billed], shares: Callable[[Sequence[str]], Shares]
+    spec: JobSpec,
+    billed: Iterable[Billed],
+    shares: Callable[[Sequence[str]], Shares],
+    serves: Mapping[str, tuple[str, ...]],
 ) -> tuple[TaskBill, ...]:
-    """A bill for each task of a job, in its order; together they are what all rows of the job cost."""
+    """A bill for each task of a job, in its order; together they are what all rows of the job cost.
+
+    ``serves``: who pays for a group, by its name; for one that is not there, all of its tasks.
+    """
     groups: dict[str, list[Billed]] = {}
     for row in billed:
         if row.spend.job == spec.name:  # an agent's bill also holds what it has just done for another job
             groups.setdefault(row.spend.group, []).append(row)
     costs = {group: sum_spend(rows) for group, rows in groups.items()}
-    divided = {group: _divided(group, spec.tasks, cost, shares) for group, cost in costs.items()}
+    divided = {
+        group: _divided(group, spec.tasks, cost, shares, serves.get(group, ()))
+        for group, cost in costs.items()
+    }
     return tuple(_bill(spec, task, divided, costs) for task in spec.tasks)
 
 
@@ -96,14 +107,28 @@ def static_shares(spec: JobSpec, parameters: Mapping[str, int]) -> Callable[[Seq
     return cost_model.fit(spec.tasks, (), parameters, ()).shares
 
 
-def portion(task: str, group: Sequence[str], shares: Callable[[Sequence[str]], Shares]) -> float:
-    """Of what a group cost, the share that one of its tasks pays."""
+def portion(
+    task: str, group: Sequence[str], shares: Callable[[Sequence[str]], Shares], serves: Sequence[str] = ()
+) -> float:
+    """Of what a group cost, the share that one of its tasks pays, if it serves these (none named: all)."""
+    if task not in (serves or group):
+        return 0.0
     found = shares(group)
-    return found.of[task] + found.common / len(group) if len(group) > 1 else 1.0
+    return found.of[task] + _common(found, serves or group) if len(group) > 1 else 1.0
+
+
+def _common(found: Shares, payers: Sequence[str]) -> float:
+    """What each of those who pay for a group bears of what they have in common: helpers' decoders, too."""
+    helpers = fsum(share for task, share in found.of.items() if task not in payers)
+    return (found.common + helpers) / len(payers)
 
 
 def _divided(
-    group: str, tasks: Sequence[str], cost: Cost, shares: Callable[[Sequence[str]], Shares]
+    group: str,
+    tasks: Sequence[str],
+    cost: Cost,
+    shares: Callable[[Sequence[str]], Shares],
+    serves: Sequence[str],
 ) -> dict[str, Part]:
     """Each task's part of a group's cost."""
     own = tuple(group.split("+"))
@@ -111,9 +136,9 @@ def _divided(
         return {task: _part(group, 0.0, 1.0 / len(tasks), "equal", cost) for task in tasks}
     if len(own) == 1:
         return {task: _part(group, 0.0, 1.0, "alone", cost) for task in own}
-    found = shares(own)
+    found, payers = shares(own), serves or own
     how: How = "static" if found.how == "static" else "fitted"
-    return {task: _part(group, found.of[task], found.common / len(own), how, cost) for task in own}
+    return {task: _part(group, found.of[task], _common(found, payers), how, cost) for task in payers}
 
 
 def _part(group: str, decoder: float, common: float, how: How, cost: Cost) -> Part:

@@ -180,6 +180,7 @@ class Workshop:
                     weights=self._blobs.adopt(self._first()),
                     fingerprint=answer.fingerprint,
                     parameters=answer.parameters,
+                    flops=answer.flops,
                     profile=self._profile(child, "initialise", answer.cost),
                 )
             case torch_child.Evaluated(), Judge(group=group):

@@ -166,6 +166,7 @@ PRESETS = (
         lr=0.05,
         affinity_every=10,
         held_out_share=0.2,
+        groups=2,
     ),
     Preset(
         name="tiny",
@@ -177,6 +178,7 @@ PRESETS = (
         lr=0.05,
         affinity_every=5,
         held_out_share=0.2,
+        groups=2,
     ),
 )
 

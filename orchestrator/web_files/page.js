@@ -65,12 +65,14 @@ function facts(job) {
 function chart(task, job, colours) {
   const points = task.curves.flatMap((c) => c.rounds.map((round, i) => ({ group: c.group, round, value: c.relative[i] })))
     .filter((point) => point.value !== null).sort((a, b) => a.round - b.round);
+  const parents = new Map(job.groups.map((group) => [group.group, group.parent]));
+  const last = (group, past) => points.findLast((point) => point.group === group && point.round < past);
   const [left, right, top, floor] = [14, 196, 6, 78];
   const most = Math.max(1.08, ...points.map((point) => point.value));
   const x = (round) => left + ((round + 1) / Math.max(job.rounds, 1)) * (right - left);
   const y = (value) => floor - (value / most) * (floor - top);
   const marks = points.map((point, i) => {
-    const colour = `g${colours.get(point.group) ?? 0}`, before = points[Math.max(i - 1, 0)];
+    const colour = `g${colours.get(point.group) ?? 0}`, before = last(point.group, point.round) ?? last(parents.get(point.group), point.round) ?? point;
     const line = { class: "curve", x1: x(before.round), y1: y(before.value), x2: x(point.round), y2: y(point.value) };
     const dot = { class: "point", cx: x(point.round), cy: y(point.value), r: i === points.length - 1 ? 3 : 1.6 };
     return svg("g", { class: colour }, svg("line", line), svg("circle", dot));
@@ -90,8 +92,8 @@ function chart(task, job, colours) {
 }
 
 function node(group, job, devices, colours) {
-  const past = group.phase === "gone on", here = devices.filter((d) => busy(d) && d.work.job === job.name && d.work.group === group.group);
-  const where = past ? `went on after round ${group.round}` : group.phase === "finished" ? `finished ${count(group.rounds, "round")}`
+  const past = group.phase === "gone on" || group.phase === "dropped", here = devices.filter((d) => busy(d) && d.work.job === job.name && d.work.group === group.group);
+  const where = group.phase === "dropped" ? `tried until round ${group.round}` : past ? `went on after round ${group.round}` : group.phase === "finished" ? `finished ${count(group.rounds, "round")}`
     : `round ${Math.min(group.round + 1, group.rounds)}/${group.rounds}, ${group.phase}, ${group.answered.length} of ${count(group.devices.length, "device")} answered`;
   const used = group.device_s > 0 ? ` · ${energy(group.energy)} · ${duration(group.device_s)} of device time` : "";
   const chips = here.slice(0, NAMED).map((d) => el("span", { class: "chip" }, `${d.name} ${doing(d.work.phase)}`));
@@ -99,6 +101,7 @@ function node(group, job, devices, colours) {
   const below = job.groups.filter((other) => other.parent === group.group && other !== group);
   return el("li", {}, el("div", { class: past ? "node past" : "node" },
     el("span", { class: `mark g${colours.get(group.group)}`, "aria-hidden": "true" }), el("span", { class: "title" }, group.tasks.join(" + ")),
+    group.serves.length < group.tasks.length ? el("span", { class: "more" }, ` for ${group.serves.join(" + ")}`) : "",
     el("div", { class: "more" }, where + used),
     chips.length ? el("div", { class: "chips" }, ...chips) : ""),
   below.length ? el("ul", {}, ...below.map((each) => node(each, job, devices, colours))) : "");
@@ -122,8 +125,11 @@ function heat(found) {
 }
 
 function split(decision) {
-  const named = (groups) => groups.map((group) => group.join(" + ")).join(" | ");
-  const words = [`Split into ${named(decision.groups)}`, decision.why ? `: ${decision.why}` : ""];
+  const named = (groups) => groups.map((group, i) => {
+    const served = decision.serves?.[i] ?? group;
+    return group.join(" + ") + (served.length < group.length ? ` for ${served.join(" + ")}` : "");
+  }).join(" | ");
+  const words = [decision.groups.length > 1 ? `Split into ${named(decision.groups)}` : "Not split", decision.why ? `: ${decision.why}` : ""];
   return el("p", { class: "said" }, words.join(""));
 }
 

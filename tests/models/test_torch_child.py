@@ -34,6 +34,8 @@ def test_a_child_process_writes_first_weights_and_says_what_they_are_and_cost(tm
     assert set(answer.parameters) == {"encoder", "decoder.jerk", "decoder.exercise"}
     counted = sum(array.size for array in weights.load(tmp_path / "w").values())
     assert sum(answer.parameters.values()) == counted
+    assert answer.flops.keys() == answer.parameters.keys()
+    assert answer.flops["encoder"] > answer.flops["decoder.jerk"] > 0
     assert answer.fingerprint == fingerprint(workload, "micro")
     assert answer.cost.cpu_s > 0.1
     assert answer.cost.peak_rss_bytes > 50e6

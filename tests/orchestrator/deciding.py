@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from mas_edge.orchestrator.decision import Situation
+from mas_edge.orchestrator.learning_curve import Evaluated
 from mas_edge.orchestrator.observed import Observation, Observed, Refused
 from mas_edge.orchestrator.roster import DeviceFacts
-from mas_edge.orchestrator.spec import Budget, JobSpec, Participation
+from mas_edge.orchestrator.spec import MEASURES, MERGES, Budget, JobSpec, Participation
 from mas_edge.wire.messages import AffinitySums, Caps, Offer, Sensor, Shortage, TaskBytes, Training
 
 TASKS = ("a", "b", "c")
@@ -22,10 +23,12 @@ JOULES = 2.0
 """Of a second of training."""
 
 
-def affinities(helps: dict[tuple[str, str], float], tasks=TASKS, spread: float = 0.05) -> AffinitySums:
-    """Each pair's mean effect, both ways, over 100 batches that scatter by so much."""
+def affinities(
+    helps: dict[tuple[str, str], float], tasks=TASKS, spread: float = 0.05, own: float = 0.05
+) -> AffinitySums:
+    """Each pair's mean effect, both ways, over 100 batches that scatter by so much; ``own`` on themselves."""
     n = len(tasks) ** 2
-    effects = [helps.get((i, j), helps.get((j, i), 0.0)) for i in tasks for j in tasks]
+    effects = [own if i == j else helps.get((i, j), helps.get((j, i), 0.0)) for i in tasks for j in tasks]
     return AffinitySums(
         tasks=tasks,
         batches=(100,) * n,
@@ -36,7 +39,23 @@ def affinities(helps: dict[tuple[str, str], float], tasks=TASKS, spread: float =
     )
 
 
-AB_APART_FROM_C = affinities({("a", "b"): 0.2, ("a", "c"): -0.1, ("b", "c"): -0.1})
+CONFLICT = {("a", "b"): 0.2, ("a", "c"): -0.1, ("b", "c"): -0.1}
+AB_APART_FROM_C = affinities(CONFLICT)
+SELFISH = affinities(CONFLICT, own=0.6)
+"""Tasks help themselves more than they do anything to others: nothing pays for a second encoder."""
+
+
+def curve(losses, group=TASKS, first: int = 1) -> tuple[Evaluated, ...]:
+    """The held-out loss of each task of a group after so many rounds, the same for all of them."""
+    return tuple(
+        Evaluated(group=group, round=first + n, task=task, loss=loss, count=100.0)
+        for n, loss in enumerate(losses)
+        for task in group
+    )
+
+
+FALLING = curve((1.0, 0.8, 0.7, 0.64, 0.6))
+"""Over five merged rounds."""
 
 
 def rounds(seconds=None, group=TASKS, times: int = 6) -> tuple[Observation, ...]:
@@ -83,12 +102,14 @@ def situation(
     refused=(),
     known=None,
     affinity=AB_APART_FROM_C,
+    evaluated=(),
     participation=None,
     training=TRAINING,
     budget=None,
     spent_j=0.0,
     spent_s=0.0,
     used_j=(),
+    decided=(),
     **changes,
 ) -> Situation:
     """After five merged rounds of fifteen (or at the start), on four equal devices, unless said otherwise."""
@@ -96,13 +117,15 @@ def situation(
     spec = msgspec.structs.replace(
         base, budget=budget or Budget(), participation=participation or Participation(), **changes
     )
-    trained = rounds() if seen is None and stage == "split" else seen or ()
+    trained = rounds() if seen is None and stage != "start" else seen or ()
     return Situation(
         spec=spec,
         stage=stage,
         parameters=PARAMETERS,
-        rounds=10 if stage == "split" else 15,
-        affinities=(affinity,) if stage == "split" and spec.policy == "mas" else (),
+        rounds=spec.training.rounds - (5 if stage != "start" and spec.policy in MERGES else 0),
+        affinities=(affinity,) if stage != "start" and spec.policy in MEASURES else (),
+        evaluated=tuple(evaluated),
+        decided=tuple(decided),
         seen=Observed(trainings=trained, refused=tuple(refused)),
         facts=facts() if known is None else known,
         spent_j=spent_j,

@@ -72,7 +72,7 @@ def update(ask: Ask) -> m.Update:
     )
 
 
-def answer(job: Job, action) -> jobs.Event:
+def answer(job: Job, action, stored=()) -> jobs.Event:
     """What a sound world answers to an owed action."""
     match action:
         case jobs.Init():
@@ -87,8 +87,14 @@ def answer(job: Job, action) -> jobs.Event:
         case Ask():
             return Heard(update=update(action))
         case jobs.Plan():
-            return planned(job)
+            return planned(job, stored)
     raise AssertionError(action)
+
+
+def owed_first(job: Job, stored, time_s: float) -> jobs.Event:
+    """What comes of that which the job owes first: groups keep step with each other."""
+    owed = jobs.owes(job, time_s)
+    return answer(job, min(owed, key=lambda a: a.key.round if isinstance(a, Ask) else -1), stored)
 
 
 def events(of: JobSpec) -> list[tuple[float, jobs.Event]]:
@@ -96,8 +102,7 @@ def events(of: JobSpec) -> list[tuple[float, jobs.Event]]:
     job, happened = Job(spec=of), []
     while not job.over:
         time_s = 1.0 + 2.5 * len(happened)
-        owed = jobs.owes(job, time_s)
-        event = answer(job, min(owed, key=lambda a: a.key.round if isinstance(a, Ask) else -1))
+        event = owed_first(job, happened, time_s)
         job, _ = jobs.step(job, event, time_s)
         happened.append((time_s, event))
         assert len(happened) < 500

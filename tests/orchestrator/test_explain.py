@@ -6,23 +6,73 @@ What is expected stands in ``decisions.txt``, a section a situation, as ``mas pl
 from __future__ import annotations
 
 import re
+from itertools import chain
 from pathlib import Path
 
 import msgspec
 import pytest
-from deciding import FLEET, SECONDS, TRAINING, affinities, declined, facts, rounds, situation
+from deciding import (
+    FALLING,
+    FLEET,
+    SECONDS,
+    SELFISH,
+    TRAINING,
+    affinities,
+    curve,
+    declined,
+    facts,
+    rounds,
+    situation,
+)
 
 from mas_edge.orchestrator.cost_model import figure
-from mas_edge.orchestrator.decision import Decision, decide
+from mas_edge.orchestrator.decision import Decision
 from mas_edge.orchestrator.explain import explain, in_short
+from mas_edge.orchestrator.learning_curve import Evaluated
+from mas_edge.orchestrator.policies import decide
 from mas_edge.orchestrator.spec import Budget, Participation
 
 SAME = affinities({("a", "b"): 0.1, ("a", "c"): 0.1, ("b", "c"): 0.1})
 REPRODUCIBLE = msgspec.structs.replace(TRAINING, reproducible=True)
 
+HUNDRED = msgspec.structs.replace(TRAINING, rounds=100)
+LONG = msgspec.structs.replace(TRAINING, rounds=400)
+VERIFIED = {"policy": "mas-verified", "training": HUNDRED}
+TRIED = (decide(situation(**VERIFIED, stage="trial")),)
+
+
+def tried(whole, split):
+    """The losses of a trial that began after five rounds: of all tasks together, and of a+b and c."""
+    parts = (curve((9.0,) * 3 + (split,) * 3, group, first=5) for group in (("a", "b"), ("c",)))
+    return (*curve((9.0,) * 5 + (whole,) * 5, first=5), *chain.from_iterable(parts))
+
+
+C_HELPS_B = affinities({("a", "b"): 0.1, ("b", "c"): 0.1, ("a", "c"): -0.2})
+PAIRS = tuple(
+    Evaluated(group=group, round=15, task=task, loss=loss, count=100.0)
+    for group, losses in {
+        ("a",): (1.0,),
+        ("b",): (2.0,),
+        ("c",): (0.5,),
+        ("a", "b"): (0.7, 1.9),
+        ("a", "c"): (1.2, 0.6),
+        ("b", "c"): (1.6, 0.55),
+    }.items()
+    for task, loss in zip(group, losses, strict=True)
+)
+
 SITUATIONS = {
     "no limits": {},
     "no limits, two groups asked for": {"groups": 2},
+    "no limits, tasks help themselves more than each other": {"affinity": SELFISH},
+    "the same, and the losses of five merged rounds are known": {"affinity": SELFISH, "evaluated": FALLING},
+    "two groups asked for, and the losses of five merged rounds are known": {
+        "groups": 2,
+        "evaluated": FALLING,
+    },
+    "losses are known, c's is small: what happens to it counts for little": {
+        "evaluated": (*curve((0.6,))[:2], *curve((0.01,))[2:])
+    },
     "130 J in all, 40 J of it used": {"budget": Budget(energy_j=130.0), "spent_j": 40.0},
     "240 J in all, 40 J of it used": {"budget": Budget(energy_j=240.0), "spent_j": 40.0},
     "60 J in all, 45 J of it used": {"budget": Budget(energy_j=60.0), "spent_j": 45.0},
@@ -53,6 +103,16 @@ SITUATIONS = {
         "seen": rounds(dict.fromkeys(FLEET[:3], 0.5) | {"d4": 1.0}),
         "participation": Participation(deadline_s=1.7),
     },
+    "mas-verified, 100 rounds": {**VERIFIED, "stage": "trial"},
+    "mas-verified, 400 rounds pay for trying another one": {**VERIFIED, "stage": "trial", "training": LONG},
+    "mas-verified, 15 rounds are too few for a trial": {**VERIFIED, "stage": "trial", "training": TRAINING},
+    "mas-verified, the split was better": {**VERIFIED, "decided": TRIED, "evaluated": tried(0.5, 0.4)},
+    "mas-verified, the split was not better": {**VERIFIED, "decided": TRIED, "evaluated": tried(0.4, 0.4)},
+    "tag": {"policy": "tag", "merge_rounds": 0, "affinity": C_HELPS_B},
+    "tag, two groups": {"policy": "tag", "merge_rounds": 0, "affinity": C_HELPS_B, "groups": 2},
+    "hoa": {"policy": "hoa", "merge_rounds": 0, "evaluated": PAIRS},
+    "hoa, two groups": {"policy": "hoa", "merge_rounds": 0, "evaluated": PAIRS, "groups": 2},
+    "hoa, one group": {"policy": "hoa", "merge_rounds": 0, "evaluated": PAIRS, "groups": 1},
     "the partition is given": {"policy": "fixed", "partition": (("a", "c"), ("b",))},
     "reproducible: no clock and no sensor counts": {"training": REPRODUCIBLE},
     "start, nothing is known of costs": {"stage": "start"},

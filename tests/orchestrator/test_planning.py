@@ -276,7 +276,7 @@ def test_the_report_shows_the_trade_off_and_what_the_groups_cost_beside_what_was
     run = compose(asked, stored, manifest(plan, {}), wall_s=1.0)
     choices, outcome = trade_off.tables(run)
     assert [row[0] for row in choices.rows] == ["1", "2", "3"]
-    assert choices.rows[1][1:3] == ("a+b | c", "0.1000 \N{PLUS-MINUS SIGN}0.0011")
+    assert choices.rows[1][1:3] == ("a+b | c", "0.1000 \N{PLUS-MINUS SIGN}0.0016")
     assert choices.rows[1][-1] == "chosen"
     assert [row[0] for row in outcome.rows] == ["a+b", "c"]
     assert [row[2] for row in outcome.rows] == ["6.00", "6.00"]  # two devices at 3 J

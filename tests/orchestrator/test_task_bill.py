@@ -37,25 +37,25 @@ def joules(bills):
 
 
 def test_a_task_pays_its_decoder_and_an_equal_part_of_what_is_common():
-    bills = task_bills(JOB, [row("a+b", 9.0)], thirds)
+    bills = task_bills(JOB, [row("a+b", 9.0)], thirds, {})
     assert joules(bills) == {"a": pytest.approx(1.5 + 2), "b": pytest.approx(1.5 + 4), "c": None}
     assert [part.how for part in bills[0].parts] == ["fitted"]
 
 
 def test_a_task_that_trained_alone_pays_everything_and_the_orchestrators_work_is_divided_equally():
-    bills = task_bills(JOB, [row("c", 4.0), row(ORCHESTRATOR, 3.0)], thirds)
+    bills = task_bills(JOB, [row("c", 4.0), row(ORCHESTRATOR, 3.0)], thirds, {})
     assert joules(bills) == {"a": pytest.approx(1), "b": pytest.approx(1), "c": pytest.approx(5)}
     assert [part.how for part in bills[2].parts] == ["alone", "equal"]
 
 
 def test_a_task_that_left_its_group_pays_until_then():
-    bills = task_bills(JOB, [row("a+b+c", 9.0), row("a+b", 9.0)], thirds)
+    bills = task_bills(JOB, [row("a+b+c", 9.0), row("a+b", 9.0)], thirds, {})
     assert {part.group for part in bills[2].parts} == {"a+b+c"}
     assert {part.group for part in bills[0].parts} == {"a+b+c", "a+b"}
 
 
 def test_a_task_in_a_group_whose_joules_are_unknown_has_an_unknown_bill_and_the_others_do_not():
-    bills = task_bills(JOB, [row("a+b", None, sensor=None), row("a+b+c", 9.0), row("c", 1.0)], thirds)
+    bills = task_bills(JOB, [row("a+b", None, sensor=None), row("a+b+c", 9.0), row("c", 1.0)], thirds, {})
     assert [bill.energy_j is None for bill in bills] == [True, True, False]
     assert all(bill.wall_s > 0 for bill in bills)
 
@@ -63,22 +63,30 @@ def test_a_task_in_a_group_whose_joules_are_unknown_has_an_unknown_bill_and_the_
 def test_a_bill_names_what_it_rests_on_and_who_pays():
     launched = (Launched(task="b", name="bees", owner="anna"),)
     job = msgspec.structs.replace(JOB, launched=launched)
-    bill = task_bills(job, [row("b", 1.0, sensor=MODEL), row("b+c", 1.0)], thirds)[1]
+    bill = task_bills(job, [row("b", 1.0, sensor=MODEL), row("b+c", 1.0)], thirds, {})[1]
     assert (bill.name, bill.owner, bill.methods) == ("bees", "anna", ("counter", "estimated"))
 
 
 def test_what_a_device_did_for_another_job_in_the_meantime_is_not_on_the_bill():
     spent = msgspec.structs.replace(spend("a", 0, "upload", 0.0, 1.0, 5.0), job="other")
-    bills = task_bills(JOB, [Billed(device="d1", sensor=RAPL, spend=spent), row("a", 2.0)], thirds)
+    bills = task_bills(JOB, [Billed(device="d1", sensor=RAPL, spend=spent), row("a", 2.0)], thirds, {})
     assert bills[0].energy_j == pytest.approx(2.0)
 
 
+def test_who_is_served_by_a_group_also_pays_for_the_helpers_decoders():
+    bills = task_bills(JOB, [row("a+b+c", 9.0), row("a+b", 9.0)], thirds, {"a+b+c": ("c",)})
+    assert joules(bills) == {"a": pytest.approx(3.5), "b": pytest.approx(5.5), "c": pytest.approx(9)}
+    bills = task_bills(JOB, [row("a+b+c", 9.0)], thirds, {"a+b+c": ("b", "c")})
+    assert joules(bills) == {"a": None, "b": pytest.approx(2 + 2), "c": pytest.approx(3 + 2)}
+
+
 groups = st.sampled_from(["a+b+c", "a+b", "b+c", "a", "b", "c", ORCHESTRATOR])
+who_is_served = st.sampled_from([{}, {"a+b+c": ("c",)}, {"a+b": ("b",), "a+b+c": ("a", "c")}])
 rows = st.lists(st.builds(row, groups, st.floats(0, 1e6), st.floats(0.001, 1e5)), max_size=12)
 
 
-@given(rows, st.tuples(*[st.integers(1, 10**7)] * 4), st.booleans())
-def test_the_parts_sum_to_the_whole_whatever_the_model_says(billed, counts, reproducible):
+@given(rows, st.tuples(*[st.integers(1, 10**7)] * 4), st.booleans(), who_is_served)
+def test_the_parts_sum_to_the_whole_whatever_the_model_says(billed, counts, reproducible, serves):
     parameters = dict(zip(("encoder", "decoder.a", "decoder.b", "decoder.c"), counts, strict=True))
     training = msgspec.structs.replace(JOB.training, reproducible=reproducible)
     job = msgspec.structs.replace(JOB, training=training)
@@ -94,7 +102,7 @@ def test_the_parts_sum_to_the_whole_whatever_the_model_says(billed, counts, repr
         for each in billed
         if each.spend.group != ORCHESTRATOR
     )
-    bills = task_bills(job, billed, shares_of(job, parameters, Observed(trainings=trainings)))
+    bills = task_bills(job, billed, shares_of(job, parameters, Observed(trainings=trainings)), serves)
     for own, whole in (
         ("energy_j", "attributed_energy_j"),
         ("energy_u_j", "attributed_u_j"),
@@ -124,5 +132,5 @@ def test_seconds_of_groups_of_different_tasks_move_the_shares_and_are_said_to_ha
 
 
 def test_what_a_device_billed_to_a_group_that_cannot_be_breaks_nothing_and_is_paid_by_all():
-    bills = task_bills(JOB, [row("a+foo", 3.0), row("", 3.0), row("c", 1.0)], thirds)
+    bills = task_bills(JOB, [row("a+foo", 3.0), row("", 3.0), row("c", 1.0)], thirds, {})
     assert joules(bills) == {"a": pytest.approx(2), "b": pytest.approx(2), "c": pytest.approx(3)}

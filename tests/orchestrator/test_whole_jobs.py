@@ -18,6 +18,9 @@ POLICIES = {
     "all-in-one": {},
     "one-by-one": {},
     "mas": {"merge_rounds": 2},
+    "mas-verified": {"merge_rounds": 2},
+    "tag": {"groups": 2},
+    "hoa": {},
     "fixed": {"merge_rounds": 1, "partition": (("a", "b"), ("c",))},
 }
 

@@ -166,6 +166,7 @@ PRESETS = (
         lr=0.1,
         affinity_every=10,
         held_out_share=0.2,
+        groups=2,
         clients_per_agent=1,
     ),
     Preset(
@@ -178,6 +179,7 @@ PRESETS = (
         lr=0.1,
         affinity_every=5,
         held_out_share=0.2,
+        groups=2,
         clients_per_agent=1,
     ),
 )

@@ -1,0 +1,71 @@
+"""Held-out losses over rounds, and what more rounds are foretold to bring.
+
+A learning curve falls roughly like a power of the work put into it (Hestness et al., Deep Learning Scaling is
+Predictable, Empirically, 2017, arXiv 1712.00409). The power is fitted to the later half of the merged rounds,
+so that the first ones, which fall fastest, have no say. It knows no floor and no schedule: it is a number to
+weigh a split by, not a promise (docs/decisions/0015 compares it with what was measured). Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+LEAST_ROUNDS = 4
+"""Merged rounds from which on something is foretold; the weights of the last one are evaluated only later."""
+
+
+class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
+    """The held-out loss of a task under the weights that a group had after so many rounds of the job.
+
+    Pooled over its devices, by ``count`` valid examples.
+    """
+
+    group: tuple[str, ...]
+    round: int
+    task: str
+    loss: float
+    count: float
+
+
+def last_losses(evaluated: Iterable[Evaluated], group: tuple[str, ...]) -> dict[str, float]:
+    """The newest known held-out loss of each task of a group."""
+    found = sorted((each for each in evaluated if each.group == group), key=lambda each: each.round)
+    return {each.task: each.loss for each in found if math.isfinite(each.loss)}
+
+
+def totals(
+    evaluated: Iterable[Evaluated], group: tuple[str, ...], tasks: Iterable[str] | None = None
+) -> dict[int, float]:
+    """By round the sum of the losses of a group's tasks (or of these of them), where all are known."""
+    wanted = set(group if tasks is None else tasks)
+    by_round: dict[int, dict[str, float]] = {}
+    for each in evaluated:
+        if each.group == group and each.task in wanted and math.isfinite(each.loss):
+            by_round.setdefault(each.round, {})[each.task] = each.loss
+    whole = ((when, known) for when, known in sorted(by_round.items()) if set(known) == wanted)
+    return {when: math.fsum(known.values()) for when, known in whole}
+
+
+def foretold(curve: Mapping[int, float], factor: float) -> float | None:
+    """By which share the loss would be lower after ``factor`` times as many rounds: 1 - factor ** -power.
+
+    ``curve`` is the loss by the number of rounds trained. The power is that of least squares through the
+    logarithms of both over the later half of the rounds; 0 if the loss did not fall, None if that half is not
+    known.
+    """
+    last = max(curve, default=0)
+    points = [
+        (math.log(when), math.log(loss)) for when, loss in curve.items() if when >= last / 2 and loss > 0
+    ]
+    if last < LEAST_ROUNDS - 1 or len(points) < 2:
+        return None
+    x_mean, y_mean = (math.fsum(values) / len(points) for values in zip(*points, strict=True))
+    slope = math.fsum((x - x_mean) * (y - y_mean) for x, y in points)
+    slope /= math.fsum((x - x_mean) ** 2 for x, _ in points)
+    return 1.0 - math.pow(factor, min(slope, 0.0))

@@ -1,0 +1,220 @@
+"""What each policy decides: into which groups a job's tasks go, at its start and at each later stage.
+
+``R`` rounds, of which ``R0`` are merged; Z is the affinity measured in them, S_j(G) what the group G does for
+its task j (``orchestrator.split``)::
+
+    one-by-one     every task alone, R rounds
+    all-in-one     all tasks together, R rounds
+    fixed          together for R0 rounds, then the partition given
+    mas            together for R0 rounds -> Z; then the partition of the best score from the merged weights,
+                   into N groups, or into as many as pay for their energy
+    mas-verified   together for R0 rounds -> Z; "do not split" and the best partitions for a few rounds beside
+                   each other, for the same energy; the one of least held-out loss goes on
+    tag            together for R rounds -> Z; then groups that may overlap, by S_j(G), from first weights
+    hoa            all pairs and all tasks alone, R rounds -> their losses; then groups that may overlap, by
+                   S_j(G) as the pairs foretell it, from first weights; pairs and tasks are not trained again
+
+Sources: MAS (Merge and Split), ICCV 2023, arXiv 2307.11285; TAG, Fifty et al., NeurIPS 2021, arXiv
+2109.04617; HOA, the higher-order approximation of Standley et al., ICML 2020, arXiv 1905.07553;
+mas-verified is our own.
+
+``decide`` is pure and everything that it goes by is in its ``Situation``; the shell takes the decision once
+and stores it, so that a replay repeats it. Words for people are made in ``orchestrator.explain``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mas_edge.orchestrator import baselines, split
+from mas_edge.orchestrator import trial as trials
+from mas_edge.orchestrator.affinity import AffinityRefused, pool
+from mas_edge.orchestrator.candidates import Market, by_number, choose
+from mas_edge.orchestrator.cost_model import figure
+from mas_edge.orchestrator.decision import Alternative, Decision, Groups, MoreRounds, Situation, Trial
+from mas_edge.orchestrator.gain import Gains, losses
+from mas_edge.orchestrator.learning_curve import foretold, totals
+from mas_edge.orchestrator.spec import first_groups
+from mas_edge.orchestrator.split import SplitImpossible
+from mas_edge.orchestrator.terms import Terms, as_given, decided, named, settle
+
+if TYPE_CHECKING:
+    from mas_edge.orchestrator.candidates import Candidate, Chosen
+
+
+def decide(given: Situation) -> Decision:
+    """The decision; never raises: where nothing can be done, ``refused`` says what would be needed."""
+    terms, spec = settle(given), given.spec
+    if given.stage == "start":
+        why = "the partition was given" if spec.policy == "fixed" and not spec.merge_rounds else ""
+        return as_given(terms, first_groups(spec), why or f"policy {spec.policy}")
+    by_policy = {"mas": _mas, "mas-verified": _mas_verified, "tag": baselines.tag, "hoa": baselines.hoa}
+    try:
+        if spec.policy in by_policy:
+            return by_policy[spec.policy](terms)
+    except (SplitImpossible, AffinityRefused) as error:
+        return as_given(terms, (spec.tasks,), f"affinity has no say: {error}")
+    return as_given(terms, spec.partition, "the partition was given")
+
+
+# --- mas --------------------------------------------------------------------------------------------
+
+
+def _mas(terms: Terms) -> Decision:
+    market = _market(terms)
+    found = choose(market, terms.given.spec.groups)
+    return _chosen(market, found)
+
+
+def _market(terms: Terms) -> Market:
+    affinity = pool(terms.given.affinities)
+    gains = Gains(affinity, losses(affinity.tasks, terms.given.evaluated), terms.energies())
+    return Market(terms, affinity, gains)
+
+
+def _chosen(market: Market, found: Chosen) -> Decision:
+    taken = found.taken
+    others = [each for each in found.rejected if each.bid.sound]
+    runner = max(others, key=lambda each: each.partition.score, default=None)
+    lead = split.lead(market.affinity, taken.partition, runner.partition)[1] if runner else None
+    return msgspec.structs.replace(
+        decided(market.terms, taken.bid, found.why),
+        score=taken.partition.score,
+        se=taken.partition.se,
+        progress=taken.progress,
+        more_rounds=_more_rounds(market, found.costlier),
+        runner_up=runner.bid.groups if runner else (),
+        runner_up_score=runner.partition.score if runner else None,
+        lead_se=lead,
+        rejected=tuple(_alternative(each) for each in found.rejected),
+    )
+
+
+def _alternative(each: Candidate) -> Alternative:
+    return Alternative(
+        groups=each.bid.groups,
+        why=each.why,
+        score=each.partition.score,
+        se=each.partition.se,
+        energy_j=each.bid.energy_j,
+        time_s=each.bid.time_s,
+        progress=each.progress,
+    )
+
+
+def _more_rounds(market: Market, groups: Groups) -> MoreRounds | None:
+    """What the energy of a split is foretold to do as more rounds without one."""
+    given = market.terms.given
+    if len(groups) < 2 or not given.rounds:
+        return None
+    planned, more = given.spec.training.rounds, given.rounds * (market.gains.of(groups).energy - 1)
+    lower_by = foretold(totals(given.evaluated, given.spec.tasks), (planned + more) / planned)
+    if lower_by is None:
+        return None
+    rounds = round(given.rounds + more)
+    return MoreRounds(groups=groups, planned=given.rounds, rounds=rounds, lower_by=lower_by)
+
+
+# --- mas-verified -----------------------------------------------------------------------------------
+
+
+def _mas_verified(terms: Terms) -> Decision:
+    return _tried(terms) if terms.given.stage == "trial" else _verified(terms)
+
+
+def _tried(terms: Terms) -> Decision:
+    """Which partitions are tried for how long; without a trial, how the tasks go on."""
+    market, asked = _market(terms), terms.given.spec.groups
+    found, ranked = by_number(market)
+    sound = {len(each.bid.groups): each for each in found if each and each.bid.sound}
+    if 1 not in sound or len(sound) < 2:
+        return _chosen(market, choose(market, asked))
+    numbers = [
+        number for number in ((2, 3) if asked == "auto" else (asked,)) if number > 1 and number in sound
+    ]
+    if not numbers:
+        return as_given(
+            terms, (terms.given.spec.tasks,), f"nothing into {asked} groups could be tried beside it"
+        )
+    first, *others = [sound[number].bid.groups for number in numbers]
+    second = [p.groups for p in ranked[numbers[0] - 1] if p.groups != first and terms.bid(p.groups).sound][:1]
+    field = [sound[1].bid.groups, first, *second, *others]
+    rounds = terms.given.spec.training.rounds
+    trial = trials.field(field, lambda groups: market.gains.of(groups).energy, rounds, terms.given.rounds)
+    if trial is None:
+        return as_given(terms, (terms.given.spec.tasks,), _too_short(first, rounds))
+    return _on_trial(market, trial)
+
+
+def _too_short(groups: Groups, rounds: int) -> str:
+    return (
+        f"{trials.SHARE:.0%} of the energy of {rounds} rounds does not pay for {trials.LEAST} rounds of"
+        f" {named(groups)} on trial, and fewer would tell nothing: not split"
+    )
+
+
+def _on_trial(market: Market, trial: Trial) -> Decision:
+    """The trial as a decision: every group on the devices that would train it in its own partition."""
+    bids = [market.terms.bid(groups) for groups in trial.partitions]
+    by_group = {
+        group: (bid.devices[at], bid.costs[at]) for bid in bids for at, group in enumerate(bid.groups)
+    }
+    made = decided(market.terms, bids[0], f"{len(bids)} partitions are tried for the same energy each")
+    devices, costs = zip(*(by_group[group] for group in trial.groups), strict=True)
+    everyone = market.terms.given.spec.devices
+    return msgspec.structs.replace(
+        made,
+        groups=trial.groups,
+        devices=devices if any(each != everyone for each in devices) else (),
+        costs=costs,
+        left_out=tuple({(e.device, e.group): e for bid in bids for e in bid.left_out}.values()),
+        rounds=max(trial.rounds),
+        energy_j=trials.energy([cost.energy_j for cost in costs], trial.rounds),
+        time_s=None,
+        trial=trial,
+        rejected=(),
+    )
+
+
+def _verified(terms: Terms) -> Decision:
+    """The partition whose trial ended with the least held-out loss; not splitting if nothing has one."""
+    given, tasks = terms.given, terms.given.spec.tasks
+    trial = next((each.trial for each in reversed(given.decided) if each.trial), None)
+    if trial is None:
+        return as_given(terms, (tasks,), "nothing was tried")
+    begun = given.spec.training.rounds - given.rounds
+    judged = trials.judged(trial, given.evaluated, begun, tasks)
+    known = [(loss, len(groups), groups) for groups, loss in judged if loss is not None]
+    if not known:
+        return _as_tried(terms, trial, trial.partitions[0], "of what was tried no held-out loss is known")
+    least, _, taken = min(known)
+    return msgspec.structs.replace(
+        _as_tried(terms, trial, taken, "of what was tried for the same energy it did best"),
+        loss=least,
+        rejected=tuple(
+            Alternative(groups=groups, why=_lost(loss, least), loss=loss)
+            for groups, loss in judged
+            if groups != taken
+        ),
+    )
+
+
+def _as_tried(terms: Terms, trial: Trial, groups: Groups, why: str) -> Decision:
+    """The groups of a trial just as they were tried, with those of their tasks that were stopped since."""
+    tasks = terms.given.spec.tasks
+    done = min(trial.lasted(group) for group in groups)
+    terms = replace(terms, limits=replace(terms.limits, rounds=max(terms.limits.rounds - done, 0)))
+    left = tuple(part for group in groups if (part := tuple(task for task in group if task in tasks)))
+    made = as_given(terms, left, why)
+    if made.groups == left == groups:
+        return made
+    return Decision(groups=groups, why=why, rounds=made.rounds)
+
+
+def _lost(loss: float | None, least: float) -> str:
+    if loss is None:
+        return "its held-out loss is not known"
+    return f"{figure(loss - least, 2)} more" if loss > least else "the same, with more groups"
