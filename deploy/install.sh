@@ -138,8 +138,8 @@ find_wheel() {
 }
 
 install_program() {
-  local extra='' stamp=$OPT/installed want options=(--quiet --disable-pip-version-check)
-  [[ " ${roles[*]} " != *" orchestrator "* && ! -e $UNITS/mas-orchestrator.service ]] || extra='[orchestrator]'
+  local extra='[train,infer]' stamp=$OPT/installed want options=(--quiet --disable-pip-version-check)
+  [[ " ${roles[*]} " != *" orchestrator "* && ! -e $UNITS/mas-orchestrator.service ]] || extra='[infer,orchestrator]'
   find_wheel
   want="$(sha256sum "$wheel" 2>/dev/null | cut -d' ' -f1)$extra"
   if [[ -f $stamp && $(<"$stamp") == "$want" && -x $OPT/venv/bin/mas-agent ]]; then return; fi

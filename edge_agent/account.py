@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mas_edge.edge_agent.facts import today
-from mas_edge.edge_agent.moments import Moment, cut, look
+from mas_edge.edge_agent.moments import Moment, cut, look, price
 from mas_edge.edge_agent.tabs import Tab, daemons
 from mas_edge.profiling import baseline as baselines
 from mas_edge.profiling import ledger as books
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mas_edge.profiling.meters import Meter
     from mas_edge.profiling.stopwatch import PhaseTime
     from mas_edge.wire.bus import Bus
-    from mas_edge.wire.messages import Refusal
+    from mas_edge.wire.messages import Refusal, Sensor
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +179,15 @@ class Account:
             profiler_cpu_s=made.profiler_cpu_s,
             refused=self._refused,
         )
+
+    def moment(self) -> Moment:
+        """The counters now, for ``price``."""
+        return look(self._meter, self._bus)
+
+    def price(self, since: Moment, use: Use) -> tuple[Spend, Sensor]:
+        """What a use since then cost that is no training's and stands on no bill; and who says so."""
+        now = look(self._meter, self._bus, since)
+        return price(since, now, use, self._meter, self._idle), self._meter.sensor
 
     def save(self) -> None:
         """Put the ledger on disk; after ``bill`` only once the bill itself is there."""

@@ -1,4 +1,4 @@
-"""The agent's shell: bus, session, workers, meter, and the spool on disk, in one loop.
+"""The agent's shell: bus, session, workers, models, meter, and the spool on disk, in one loop.
 
 Each turn takes what the bus, the weights' fetcher and the workers have brought, turns it into events of
 ``edge_agent.session``, and carries out the actions. The daemon never imports torch: training happens in
@@ -23,6 +23,7 @@ import msgspec
 from mas_edge.edge_agent import session as s
 from mas_edge.edge_agent.caps import Fence
 from mas_edge.edge_agent.conditions import Conditions, judge
+from mas_edge.edge_agent.deployer import Deployer
 from mas_edge.edge_agent.facts import Observer
 from mas_edge.edge_agent.pulse import Patience
 from mas_edge.edge_agent.spool import Spool
@@ -79,6 +80,9 @@ class Agent:
         self._uplink = Uplink(about.device, fleet, bus, self._blobs, rng)
         able = frozenset((offer.workload, task) for offer in about.workloads for task in offer.tasks)
         slots = (s.EMPTY,) * train.slots
+        self._deployer = Deployer(
+            state, self._blobs, account, sources, train, fence, about, self._trainers, self._uplink
+        )
         self._session = s.Session(able=able, slots=slots, spooled=self._spool.deliverable(self._blobs))
 
     @property
@@ -97,18 +101,20 @@ class Agent:
             self._deliver(delivery.topic, delivery.payload)
         for word in self._trainers.turn([slot.doing for slot in self._session.slots]):
             self._trained(word)
+        self._deployer.turn()
         self._uplink.pump()
         if self.busy:
             self._account.tick()
 
     def wait_s(self) -> float:
         """How long the next turn may wait: little while something is in hand."""
-        return 0.02 if self._session.in_hand or (self.busy and self._uplink.online) else 0.5
+        doing = self._session.in_hand or self._deployer.busy
+        return 0.02 if doing or (self.busy and self._uplink.online) else 0.5
 
     @property
     def status(self) -> str:
         """What the device does, in one line for people."""
-        doing = in_words(self._session, self._progress, self._trainers.waiting)
+        doing = in_words(self._session, self._progress, self._trainers.waiting, self._deployer.trying)
         return doing if self._uplink.online else f"no broker; {doing}"
 
     @property
@@ -120,12 +126,14 @@ class Agent:
         """Go on under other conditions and caps; what is in hand is judged by them at once."""
         self._conditions, self._look_s = conditions, 0.0
         self._trainers.limit(caps)
+        self._deployer.caps = caps
         self._about = msgspec.structs.replace(self._about, caps=caps)
         self._look(anew=True)
         self._hello()
 
     def close(self) -> None:
         """Stop the workers and leave; an unfinished training is lost, a finished one is on disk."""
+        self._deployer.close()
         self._trainers.close()
         for number, slot in enumerate(self._session.slots):
             if slot.doing:
@@ -148,7 +156,7 @@ class Agent:
             self._conditions,
             now_s=now_s,
             wall_s=time.time(),
-            pids=self._trainers.pids,
+            pids=(*self._trainers.pids, *self._deployer.pids),
             energy_today_j=self._account.energy_today_j,
             full_disk=room.full,
         )
@@ -178,7 +186,9 @@ class Agent:
         spooled = tuple(answer.key for answer in self._session.spooled)
         doing = tuple(assign.key for assign in self._session.in_hand)
         first = doing[0] if doing else None
-        hello = msgspec.structs.replace(self._about, spooled=spooled, working_on=first, beside=doing[1:])
+        hello = msgspec.structs.replace(
+            self._about, spooled=spooled, working_on=first, beside=doing[1:], in_use=self._deployer.in_use
+        )
         self._uplink.ask(HELLO, hello)
         for answer in self._session.spooled:
             self._uplink.ask(answer.key, answer)
@@ -203,6 +213,7 @@ class Agent:
             whole = self._uplink.receive(digest, index, payload)
         if whole:
             self._step(s.Fetched(digest=whole.digest))
+            self._deployer.fetched(whole.digest)
 
     def _heard(self, message: m.Down) -> None:
         match message:
@@ -212,6 +223,8 @@ class Agent:
                 self._hello()
             case m.Need():
                 self._uplink.needed(message)
+            case m.Deploy():
+                self._deployer.asked(message)
             case _:
                 if isinstance(message, m.Welcome):
                     self._uplink.answered(HELLO)
@@ -275,5 +288,5 @@ class Agent:
     def _clear(self) -> None:
         """Only weights in use and updates not yet stored stay on disk."""
         spooled = {a.weights.digest for a in self._session.spooled if isinstance(a, m.Update) and a.weights}
-        for digest in self._blobs.digests() - spooled - self._in_use:
+        for digest in self._blobs.digests() - spooled - self._in_use - self._deployer.needed:
             self._blobs.remove(digest)

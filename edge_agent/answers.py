@@ -45,6 +45,12 @@ def without_update(key: Key, broke: Broke, profile: Profile) -> Declined | Faile
     return kind(key=key, reason=broke.reason, detail=broke.detail, profile=profile)
 
 
+def cannot_train(key: Key) -> Declined:
+    """Torch is not installed: the device only infers."""
+    remedy = "this device only infers; to train: pip install 'mas-edge[train]'"
+    return Declined(key=key, reason="no-data", detail=f"torch is not installed: {remedy}")
+
+
 def not_now(key: Key, detail: str, profile: Profile = NOTHING, *, again_s: float = AGAIN_S) -> Declined:
     """The device may not train now, and looks again."""
     return Declined(key=key, reason="not-now", detail=detail, profile=profile, again_s=again_s)

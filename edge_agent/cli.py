@@ -48,6 +48,16 @@ def parser() -> argparse.ArgumentParser:
         "--baseline", type=float, metavar="S", help="measure idle power for so many seconds, and keep it"
     )
     doctor_.add_argument("--json", action="store_true", help="one JSON array of findings")
+    infer_ = add(infer, "what the models in use make of files")
+    infer_.add_argument("--input", type=Path, required=True, metavar="FILE|DIR", help="npy, npz, png, jpg")
+    infer_.add_argument("--task", metavar="T", help="this task alone (default: all)")
+    infer_.add_argument(
+        "--out", type=Path, default=Path("inferred"), metavar="DIR", help="default: %(default)s"
+    )
+    infer_.add_argument("--model", type=Path, metavar="FILE", help="this ONNX file; no configuration is read")
+    infer_.add_argument("--workload", metavar="W", help="whose models, if several are in use")
+    infer_.add_argument("--raw", action="store_true", help="arrays are not normalised yet")
+    infer_.add_argument("--json", action="store_true", help="one JSON object per input file")
     return top
 
 
@@ -102,6 +112,33 @@ def doctor(options: argparse.Namespace) -> int:
     found = tuple(examine(load_config(options.config, AgentConfig), baseline_s=options.baseline))
     print(msgspec.json.encode(found).decode() if options.json else findings.page(found))
     return BROKEN if findings.worst(found) == "error" else 0
+
+
+def infer(options: argparse.Namespace) -> int:
+    """Run the models in use on files; write each task's output to DIR as FILE.TASK.npy, and a picture of them
+    all beside their input as FILE.png.
+
+    An array (.npy, or .npz with an array "input") is one input or several, normalised as in training, or
+    with --raw as a sensor gives it; a picture (.png, .jpg) is cut and reduced to the network's size.
+    Latency is the network's, for all tasks of its group at once and all inputs of the file.
+
+        mas-agent infer --input photo.jpg --out seen
+        mas-agent infer --model gravity+jerk.onnx --input windows.npy --task gravity
+    """
+    import msgspec  # noqa: PLC0415 - keeps --help fast
+
+    from mas_edge.edge_agent import infer as inference  # noqa: PLC0415
+    from mas_edge.edge_agent.config import AgentConfig  # noqa: PLC0415
+    from mas_edge.wire.host import load_config  # noqa: PLC0415
+
+    if options.model:
+        serving = inference.one_file(options.model, options.task)
+    else:
+        state = Path(load_config(options.config, AgentConfig).state)
+        serving = inference.in_use(state, options.workload, options.task)
+    for outcome in inference.infer(serving, options.input, options.out, raw=options.raw):
+        print(msgspec.json.encode(outcome).decode() if options.json else inference.in_words(outcome))
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import ExitStack, closing, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -69,6 +70,8 @@ def examine(config: AgentConfig, *, baseline_s: float | None) -> Iterator[Findin
             yield Finding(about="agent", level="ok", text=text, remedy="stop it to have them looked at too")
         else:
             yield _broker(config)
+        trains = find_spec("torch") is not None
+        yield findings.abilities(trains=trains, infers=find_spec("onnxruntime") is not None)
         limits = _limits(config)
         yield findings.caps(limits, in_words(limits))
         yield findings.memory(psutil.virtual_memory().available, limits.memory_bytes)
@@ -82,7 +85,7 @@ def examine(config: AgentConfig, *, baseline_s: float | None) -> Iterator[Findin
             yield found
             if workload and found.level != "error":
                 able[workload.name] = workload, source
-        yield from _energy(config, {} if runs else able, limits, None if runs else baseline_s)
+        yield from _energy(config, able if trains and not runs else {}, limits, None if runs else baseline_s)
 
 
 def _runs(config: AgentConfig, stack: ExitStack) -> bool:

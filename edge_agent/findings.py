@@ -112,6 +112,18 @@ def slots(number: int, cap_bytes: int | None, threads: int) -> Finding:
     return Finding(about="slots", level="ok", text=text)
 
 
+def abilities(*, trains: bool, infers: bool) -> Finding:
+    """What is installed for, by whether torch and onnxruntime are there."""
+    can = [what for what, able in (("trains", trains), ("infers", infers)) if able]
+    missing = [name for name, there in (("torch", trains), ("onnxruntime", infers)) if not there]
+    text = " and ".join(can) or "can neither train nor infer"
+    if not missing:
+        return Finding(about="abilities", level="ok", text=text)
+    text += f": not installed: {', '.join(missing)}"
+    remedy = "for both: pip install 'mas-edge[train,infer]'"
+    return Finding(about="abilities", level="ok" if can else "error", text=text, remedy=remedy)
+
+
 def disk(free_bytes: int, folder: str) -> Finding:
     """Whether weights and finished updates have room."""
     text = f"{_mb(free_bytes)} free in {folder}"

@@ -21,6 +21,7 @@ from mas_edge.profiling.meters import MeterUnavailable, between
 if TYPE_CHECKING:
     from mas_edge.profiling.meters import Meter, Reading
     from mas_edge.wire.bus import Bus
+    from mas_edge.wire.messages import Baseline, Spend
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,13 @@ def cut(first: Moment, last: Moment, uses: tuple[Use, ...], profiler_cpu_s: floa
         flags=("no_reading",),
         profiler_cpu_s=profiler_cpu_s,
     )
+
+
+def price(first: Moment, last: Moment, use: Use, meter: Meter, idle: Baseline | None) -> Spend:
+    """What one use between two moments cost, attributed as in a slice of the bill, and not put on it."""
+    idle_w, idle_u_w, gpu_w = (idle.power_w, idle.u_w, idle.gpu_w) if idle else (None, None, None)
+    piece = cut(first, last, (use,), 0.0)
+    return books.rows(books.charge(books.Ledger(), piece, idle_w, idle_u_w, meter.sensor.gain_u, gpu_w))[0]
 
 
 def _busy_s() -> float | None:

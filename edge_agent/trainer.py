@@ -17,6 +17,7 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from mas_edge.edge_agent import answers, fit
@@ -122,7 +123,9 @@ class Trainer:
         return self._worker.working and killed_s is not None and time.monotonic() - killed_s > KILL_AFTER_S
 
     def begin(self, assign: m.Assign) -> Answer | None:
-        """Wish to train, its weights being on disk; an answer at once without room for what it brings."""
+        """Wish to train, its weights being on disk; an answer at once without torch, or room on disk."""
+        if find_spec("torch") is None:
+            return answers.cannot_train(assign.key)
         needed_bytes = assign.weights.size_bytes + ROOM_BYTES
         free_bytes = shutil.disk_usage(self._state).free
         if free_bytes < needed_bytes:

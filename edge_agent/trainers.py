@@ -47,6 +47,8 @@ class Trainers:
         patience: Patience,
     ) -> None:
         self._account, self._caps = account, caps
+        self.paused = False
+        """Whether trainings that were asked for wait: something else needs the device to itself."""
         self._trainers = tuple(
             Trainer(state, blobs, account, sources, train, fence, caps, patience=patience, slot=slot)
             for slot in range(train.slots)
@@ -66,6 +68,17 @@ class Trainers:
     def waiting(self) -> frozenset[Key]:
         """The trainings that wait for memory."""
         return frozenset(trainer.wish.assign.key for trainer in self._trainers if trainer.wish)
+
+    @property
+    def working(self) -> bool:
+        """Whether something is trained."""
+        return any(trainer.working for trainer in self._trainers)
+
+    def rest(self) -> None:
+        """End the workers that have nothing to do, if memory is limited: it is needed."""
+        if self._caps.memory_bytes is not None:
+            for trainer in self._trainers:
+                trainer.rest()
 
     def limit(self, caps: Caps) -> None:
         """Keep to other caps, from the next training on."""
@@ -108,6 +121,8 @@ class Trainers:
 
     def _admit(self) -> None:
         """Begin what may begin now."""
+        if self.paused:
+            return
         wishes = [(trainer.wish.since_s, i) for i, trainer in enumerate(self._trainers) if trainer.wish]
         for _, i in sorted(wishes):
             others = [trainer for k, trainer in enumerate(self._trainers) if k != i]

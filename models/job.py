@@ -1,11 +1,12 @@
-"""The orchestrator's short-lived torch child: makes first weights, and evaluates on data nobody trains on.
+"""The orchestrator's short-lived torch child: makes first weights, evaluates on unseen data, exports.
 
 ``python -m mas_edge.models.job`` reads one JSON request from stdin and writes one JSON answer to stdout;
 both are the structs below, told apart by ``kind``. It exists so that the orchestrator never imports torch
 (some 200 MB, and two CPU-seconds): it is started, answers and is gone, and says what it cost. What is wrong
 with a request (an unknown name, damaged weights or data) is a ``Refused`` in one line and exit code 2.
 
-It trains nothing, keeps nothing, and writes only the file that the request names.
+It trains nothing, keeps nothing, and writes only the file that the request names. ``export`` is
+``models.export`` with the proof of ``models.parity``; it wants the packages onnx, onnxscript and onnxruntime.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from mas_edge.models.tasks import Source, Workload, WorkloadError, find
-from mas_edge.wire.host import die_with_parent
-from mas_edge.wire.messages import Score
+from mas_edge.models.proof import Proof
+from mas_edge.models.tasks import ExportRefused, Source, Workload, WorkloadError, find
+from mas_edge.wire.host import die_with_parent, write_atomic
+from mas_edge.wire.messages import Precision, Score
+
+if TYPE_CHECKING:
+    from mas_edge.models.net import MultiTaskNet
 
 EVALUATION_BATCH = 256
 """Examples at a time; without gradients this needs little memory, and does not change the result."""
@@ -53,6 +58,24 @@ class Evaluate(_Line, frozen=True):
     threads: int = 1
 
 
+class Export(_Line, frozen=True):
+    """Write weights as an ONNX file to ``out``.
+
+    ``about`` is what its metadata say of where the weights are from, besides what ``models.export`` puts
+    there. ``clients`` prove it, and calibrate int8; none: those that the workload names as unseen.
+    """
+
+    workload: str
+    network: str
+    tasks: tuple[str, ...]
+    weights: str
+    out: str
+    precision: Precision = "fp32"
+    clients: tuple[str, ...] = ()
+    root: str | None = None
+    about: dict[str, str] = {}
+
+
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """What the child has cost so far, from its start."""
 
@@ -79,6 +102,13 @@ class Evaluated(_Line, frozen=True):
     cost: Cost
 
 
+class Exported(_Line, frozen=True):
+    """The file is written, and computes what the proof says."""
+
+    proof: Proof
+    cost: Cost
+
+
 class Refused(_Line, frozen=True):
     """The request cannot be met: the error's class, its one line, and the system's number for it, if any."""
 
@@ -87,11 +117,11 @@ class Refused(_Line, frozen=True):
     errno: int | None = None
 
 
-Request: TypeAlias = Init | Evaluate
-Answer: TypeAlias = Initialised | Evaluated | Refused
+Request: TypeAlias = Init | Evaluate | Export
+Answer: TypeAlias = Initialised | Evaluated | Exported | Refused
 
 
-def perform(request: Request) -> Initialised | Evaluated:
+def perform(request: Request) -> Initialised | Evaluated | Exported:
     """The answer to a request; raises WorkloadError (weights and data included) or OSError."""
     started_s = time.perf_counter()
     workload = find(request.workload)
@@ -100,6 +130,8 @@ def perform(request: Request) -> Initialised | Evaluated:
             return _init(workload, request, started_s)
         case Evaluate():
             return _evaluate(workload, request, started_s)
+        case Export():
+            return _export(workload, request, started_s)
 
 
 def _init(workload: Workload, request: Init, started_s: float) -> Initialised:
@@ -118,16 +150,51 @@ def _init(workload: Workload, request: Init, started_s: float) -> Initialised:
 
 
 def _evaluate(workload: Workload, request: Evaluate, started_s: float) -> Evaluated:
-    from mas_edge.models import net, weights  # noqa: PLC0415 - imports torch
+    from mas_edge.models import net  # noqa: PLC0415 - imports torch
     from mas_edge.models.evaluate import evaluate  # noqa: PLC0415
 
     net.settle(request.threads)
-    tasks = workload.choose(request.tasks)
-    trained = net.build(workload, request.network, request.tasks, seed=0)
-    net.load(trained, weights.load(Path(request.weights)))
-    source = Source(clients=request.clients, root=Path(request.root) if request.root else None)
+    tasks, trained = workload.choose(request.tasks), _trained(workload, request)
+    source = Source(clients=request.clients, root=_root(request))
     scores = evaluate(trained, workload.dataset(source, "all", 0.0), tasks, EVALUATION_BATCH)
     return Evaluated(scores=scores, cost=_cost(started_s))
+
+
+def _export(workload: Workload, request: Export, started_s: float) -> Exported:
+    try:
+        from mas_edge.models import export, parity  # noqa: PLC0415 - import torch, onnx and onnxruntime
+    except ModuleNotFoundError as error:
+        remedy = "pip install 'mas-edge[orchestrator]'"
+        raise ExportRefused(f"ONNX files need the package {error.name}: {remedy}") from error
+    from mas_edge.models import net  # noqa: PLC0415
+
+    net.settle()
+    tasks, trained = workload.choose(request.tasks), _trained(workload, request)
+    held = parity.held_out(workload, request.clients, _root(request))
+    calibration = held.calibration if request.precision == "int8" else None
+    model = export.convert(export.to_onnx(trained, workload.input_shape), request.precision, calibration)
+    told = export.about(workload, request.network, trained.tasks, request.precision)
+    out = Path(request.out)
+    unproven = out.with_name(out.name + ".unproven")
+    try:
+        write_atomic(unproven, export.to_bytes(model, {**request.about, **told}))
+        proof = parity.prove(unproven, trained, tasks, held)
+        unproven.replace(out)
+    finally:
+        unproven.unlink(missing_ok=True)
+    return Exported(proof=proof, cost=_cost(started_s))
+
+
+def _trained(workload: Workload, request: Evaluate | Export) -> MultiTaskNet:
+    from mas_edge.models import net, weights  # noqa: PLC0415 - imports torch
+
+    trained = net.build(workload, request.network, request.tasks, seed=0)
+    net.load(trained, weights.load(Path(request.weights)))
+    return trained
+
+
+def _root(request: Evaluate | Export) -> Path | None:
+    return Path(request.root) if request.root else None
 
 
 def _cost(started_s: float) -> Cost:

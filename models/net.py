@@ -62,11 +62,12 @@ class MultiTaskNet(nn.Module):
     def forward(self, inputs: Tensor, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:
         """The output (B, ...) of each of these tasks, or of all."""
         names = self.tasks if tasks is None else tuple(tasks)
-        outputs = _decoded([self.decoder[task] for task in names], self.encoder(inputs))
+        outputs = decoded([self.decoder[task] for task in names], self.encoder(inputs))
         return dict(zip(names, outputs, strict=True))
 
 
-def _decoded(decoders: Sequence[nn.Module], features: Tensor) -> list[Tensor]:
+def decoded(decoders: Sequence[nn.Module], features: Tensor) -> list[Tensor]:
+    """What each decoder gives of the features, together where they can be."""
     kinds = {type(decoder) for decoder in decoders}
     if len(decoders) > 1 and len(kinds) == 1 and issubclass(kind := kinds.pop(), JointDecoder):
         return kind.together(decoders, features)

@@ -57,6 +57,10 @@ class DataRefused(WorkloadError, ValueError):
     """A data file that is missing, damaged or not what it should be; the text names it."""
 
 
+class ExportRefused(WorkloadError, ValueError):
+    """A network that does not become a file of the kind that was asked for; the text says why."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One thing to learn from an input.
@@ -135,6 +139,14 @@ class Preset:
 
 
 @dataclass(frozen=True)
+class Normalisation:
+    """Of inputs, channel by channel: (stored - mean) / std, in the stored value's unit."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Workload:
     """Tasks + networks + data, installed on a device as ordinary Python.
 
@@ -142,7 +154,8 @@ class Workload:
     state; an encoder has an attribute ``last_block`` (the parameters that ``gram`` looks at).
     ``dataset(source, view, held_out_share)`` raises DataRefused. ``definition`` is a text that says
     how labels and normalisation are made, and is part of the fingerprint. ``draw(task, inputs,
-    target, axes)`` pictures one example on a matplotlib axes.
+    target, axes)`` pictures one example on a matplotlib axes. ``normalisation`` is what ``dataset`` does to
+    the inputs, None where it cannot be said so.
     """
 
     name: str
@@ -158,6 +171,7 @@ class Workload:
     dataset: Callable[[Source, View, float], Dataset]
     draw: Callable[[Task, Array, Array, Any], None]
     presets: tuple[Preset, ...] = ()
+    normalisation: Normalisation | None = None
 
     def task(self, name: str) -> Task:
         """The task of this name; raises UnknownTask with the names there are."""

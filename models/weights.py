@@ -82,9 +82,14 @@ def check(state: State, expected: Layout) -> None:
             raise WeightsRefused(f"tensor {name!r} holds NaN or infinity")
 
 
+def tasks_in(path: Path) -> tuple[str, ...]:
+    """Names of the tasks whose decoders are in a file; raises WeightsRefused, OSError."""
+    return tuple(key.removeprefix("decoder.") for key in parts(load(path)) if key != ENCODER)
+
+
 def save(path: Path, state: State) -> None:
     """Write a state: the same state gives the same bytes; on disk when this returns."""
-    write_atomic(path, to_bytes({name: np.ascontiguousarray(state[name]) for name in sorted(state)}))
+    write_atomic(path, to_bytes({name: np.asarray(state[name], order="C") for name in sorted(state)}))
 
 
 def load(path: Path) -> dict[str, NDArray[Any]]:

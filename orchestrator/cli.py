@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mas_edge.orchestrator.cli_deploy import add_commands as add_deploying_commands
 from mas_edge.orchestrator.cli_fleet import add_commands as add_fleet_commands
 from mas_edge.orchestrator.cli_jobs import add_commands as add_job_commands
 from mas_edge.orchestrator.cli_looks import add_commands as add_looking_commands
@@ -42,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
         "--config", type=Path, default=Path("/etc/mas-edge/orchestrator.toml"), help="default: %(default)s"
     )
     serve_.add_argument("--until-done", action="store_true", help="end when every job in the store is over")
-    for add_commands in (add_job_commands, add_looking_commands, add_fleet_commands):
+    families = add_job_commands, add_looking_commands, add_deploying_commands, add_fleet_commands
+    for add_commands in families:
         add_commands(functools.partial(_command, commands))
     data = commands.add_parser(
         "data", help="look at a workload's data, or write it out", description="A workload's data."

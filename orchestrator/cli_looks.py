@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,10 @@ from mas_edge.orchestrator.cli_talk import (
 )
 
 if TYPE_CHECKING:
+    from mas_edge.models.proof import Proof
     from mas_edge.orchestrator import orders
     from mas_edge.orchestrator.cli_talk import Add
+    from mas_edge.wire.messages import Precision
 
 
 def add_commands(add: Add) -> None:
@@ -38,9 +41,7 @@ def add_commands(add: Add) -> None:
     made = command(add, "logs", logs, "tell what happened to a job")
     made.add_argument("job", metavar="JOB")
     made.add_argument("-f", "--follow", action="store_true", help="go on until the job is over")
-    made = command(add, "export", export, "write a job's weights and report into a folder")
-    made.add_argument("job", metavar="JOB")
-    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder that is new or empty")
+    _export_parser(command(add, "export", export, "write a job's models, weights and report into a folder"))
 
 
 def ps(options: argparse.Namespace) -> int:
@@ -80,20 +81,23 @@ def watch(options: argparse.Namespace) -> int:
 
 
 def devices(options: argparse.Namespace) -> int:
-    """Show the devices: what each does, what it has, what it used, and why it declines.
+    """Show the devices: what each does, has and used, why it declines, and which models it infers with.
 
     mas devices
     mas devices --json
     """
-    from mas_edge.orchestrator import status_tables  # noqa: PLC0415 - keeps --help fast
+    from mas_edge.orchestrator import in_use, status_tables  # noqa: PLC0415 - keeps --help fast
     from mas_edge.profiling.report import render  # noqa: PLC0415
 
     with connected(options) as orchestrator:
         now = status(orchestrator)
     if options.json:
         print_json(now.devices)
-    else:
-        render(status_tables.devices(now, time.time()), terminal())
+        return 0
+    console = terminal()
+    render(status_tables.devices(now, time.time()), console)
+    if any(device.in_use for device in now.devices):
+        render(in_use.everywhere(now.devices, brief=console.width < status_tables.WIDE), console)
     return 0
 
 
@@ -105,15 +109,16 @@ def logs(options: argparse.Namespace) -> int:
     """
     from mas_edge.orchestrator import orders  # noqa: PLC0415 - keeps --help fast
 
-    after = 0
+    after, after_deployment = 0, 0
     with connected(options) as orchestrator:
         while True:
-            told = orchestrator.ask(orders.Tell(job=options.job, after=after), orders.Told)
+            question = orders.Tell(job=options.job, after=after, after_deployment=after_deployment)
+            told = orchestrator.ask(question, orders.Told)
             if not after and not options.json:
                 print(f"{told.job}: {told.about}")
             for line in told.lines:
                 _print_line(line, as_json=options.json)
-            after = told.last
+            after, after_deployment = told.last, told.last_deployment
             if told.over or not options.follow:
                 return 0
             time.sleep(FOLLOW_S)
@@ -126,20 +131,49 @@ def _print_line(line: orders.Line, *, as_json: bool) -> None:
         print(time.strftime("%m-%d %H:%M:%S", time.localtime(line.wall_s)), line.text, flush=True)
 
 
+def _export_parser(made: argparse.ArgumentParser) -> None:
+    made.add_argument("run", metavar="RUN", help="a job of the running orchestrator, or a run's directory")
+    form = made.add_mutually_exclusive_group()
+    form.add_argument("--int8", action="store_true", help="models of 8 bits, calibrated on held-out data")
+    form.add_argument("--fp16", action="store_true", help="models of 16 bits")
+    form.add_argument("--safetensors", action="store_true", help="no models: weights and report alone")
+    where = "a folder that is new or empty (default: exports/RUN)"
+    made.add_argument("--out", type=Path, metavar="DIR", help=where)
+
+
 def export(options: argparse.Namespace) -> int:
-    """Write what a job brought into a folder: the weights of each task group (safetensors), report.html,
-    report.json, profile.csv and manifest.json. `mas report DIR` shows it again. A job that still
-    runs gives what it has by now.
+    """Write what a job brought into a folder: a model of each task group (ONNX, an output per task) and the
+    proof that it computes what was trained, the weights (safetensors), report.html, report.json,
+    profile.csv and manifest.json. `mas report DIR` shows it again. A job that still runs gives what it
+    has by now. Of each model are printed its size, its largest error beside torch, and both losses, on
+    examples that nobody trained on; models/GROUP.parity.json has more.
 
-        mas export 1122-gravity-jerk-1 --out runs/gravity-jerk
+        mas export 1122-gravity-jerk-1
+        mas export 1122-gravity-jerk-1 --int8 --out gravity-jerk
+        mas export runs/seven --fp16
+        mas export runs/seven --safetensors
     """
-    from mas_edge.orchestrator import exporting, orders  # noqa: PLC0415 - keeps --help fast
+    from mas_edge.orchestrator import exporting, orders, runs  # noqa: PLC0415 - keeps --help fast
 
-    with connected(options) as orchestrator:
-        made = orchestrator.ask(orders.Account(job=options.job), orders.Accounted)
-        exporting.export(options.out, made.run, made.weights, orchestrator)
+    def told(group: str, proof: Proof) -> None:
+        if not options.json:
+            print(exporting.line(group, proof), flush=True)
+
+    folder = Path(options.run)
+    out = options.out or Path("exports") / folder.resolve().name
+    precision: Precision = "int8" if options.int8 else "fp16" if options.fp16 else "fp32"
+    with ExitStack() as opened:
+        if folder.is_dir():
+            run = runs.read(folder)
+            weights = {group: exporting.copied(folder, group) for group in run.final_digests}
+        else:
+            orchestrator = opened.enter_context(connected(options))
+            found = orchestrator.ask(orders.Account(job=options.run), orders.Accounted)
+            run = found.run
+            weights = {group: exporting.fetched(ref, orchestrator) for group, ref in found.weights.items()}
+        proofs = exporting.export(out, run, weights, None if options.safetensors else precision, told)
     if options.json:
-        print_json({"job": options.job, "out": str(options.out), "groups": list(made.weights)})
+        print_json({"job": run.report.name, "out": str(out), "groups": list(weights), "models": proofs})
     else:
-        print(f"{options.out}: {', '.join(made.weights) or 'no weights yet'}")
+        print(f"{out}: {', '.join(weights) or 'no weights yet'}")
     return 0

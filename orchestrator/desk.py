@@ -16,11 +16,13 @@ import msgspec
 
 from mas_edge.models.tasks import WorkloadError, find
 from mas_edge.orchestrator import gather, orders, planning
+from mas_edge.orchestrator.deploying import ordered
 from mas_edge.orchestrator.explain import explain
 from mas_edge.orchestrator.gather import Placed, Waiting
 from mas_edge.orchestrator.job import Resumed, Stopped
 from mas_edge.orchestrator.journal import beginning
 from mas_edge.orchestrator.launch import Launch, LaunchRefused, Wish, admit, nearest, resolve
+from mas_edge.orchestrator.looks import deploying
 from mas_edge.orchestrator.observed import observed
 from mas_edge.orchestrator.outlook import phase_words
 from mas_edge.orchestrator.spec import SpecRefused
@@ -80,6 +82,8 @@ class Desk:
                 return self._preview(order.wishes)
             case orders.Plan():
                 return self._plan(order)
+            case orders.DeployThese():
+                return self._deploy(order)
 
     def turn(self) -> None:
         """Begin the jobs whose window has closed; one for which there is no room waits for it."""
@@ -249,6 +253,14 @@ class Desk:
             why = "nothing is to be decided any more" if order.dry_run else "nothing is decided yet"
             raise OrderRefused(f"job {order.job} is {phase_words(job.phase)}: {why}")
         return orders.Explained(job=order.job, lines=tuple(explain(found, job.spec.devices)), decision=found)
+
+    def _deploy(self, order: orders.DeployThese) -> orders.Answer:
+        server, jobs = self._server, {job.spec.name: job for job in self._server.jobs}
+        if order.job not in jobs:
+            raise OrderRefused(f"no job {order.job!r}{nearest(order.job, jobs)}")
+        request = f"{self._store.identity[:12]}-{len(server.rollout.deployments) + 1}"
+        server.happened(order.job, ordered(order, jobs[order.job], server.hellos, server.shelf.has, request))
+        return deploying(server.rollout.deployments, request)
 
     def _resume(self, name: str) -> orders.Answer:
         jobs = {job.spec.name: job for job in self._server.jobs}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mas_edge.orchestrator.job import Job
     from mas_edge.orchestrator.rounds import Run
     from mas_edge.orchestrator.tally import Tally
-    from mas_edge.wire.messages import Offer, Progress, Sensor
+    from mas_edge.wire.messages import InUse, Offer, Progress, Sensor
 
 
 def devices_status(
@@ -73,6 +73,7 @@ def _device(
         energy=energy(Bill.sum(bill for _, bill in bills)),
         energy_today=energy(Bill.sum(today)),
         budget_left_j=left_j,
+        in_use=tuple(map(_sound_in_use, hello.in_use)) if hello else (),
     )
 
 
@@ -90,6 +91,14 @@ def _sound_sensor(sensor: Sensor) -> Sensor:
     return msgspec.structs.replace(
         sensor, name=sound_words(sensor.name), detail=sound_words(sensor.detail), sensor_host=""
     )
+
+
+def _sound_in_use(used: InUse) -> InUse:
+    """With names that a terminal can show; they are ours, unless the device is not honest."""
+    model = used.model
+    named = {name: sound_words(getattr(model, name)) for name in ("workload", "job", "group")}
+    tasks = tuple(map(sound_words, model.tasks))
+    return msgspec.structs.replace(used, model=msgspec.structs.replace(model, **named, tasks=tasks))
 
 
 def _sound_workloads(offers: Iterable[Offer]) -> dict[str, tuple[str, ...]]:

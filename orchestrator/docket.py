@@ -18,7 +18,7 @@ from mas_edge.orchestrator import planning, rounds
 from mas_edge.orchestrator.events import Ask, Late
 from mas_edge.orchestrator.job import Event, Job
 from mas_edge.orchestrator.observed import observed
-from mas_edge.orchestrator.rulings import news
+from mas_edge.orchestrator.rulings import Scene, news
 from mas_edge.orchestrator.spec import JobSpec, check
 from mas_edge.orchestrator.usage import Usage
 from mas_edge.wire import messages as m
@@ -97,6 +97,14 @@ class Docket:
             today_j={each.name: self.usage.today_j(name, each.name, time_s) for each in known},
             time_s=time_s,
         )
+
+    def scene(
+        self, name: str, facts: tuple[DeviceFacts, ...], at_work: frozenset[m.Key], *, settled: bool
+    ) -> Scene:
+        """What rulings about a job go by now, of devices of which this is known."""
+        time_s = self.time_s(name)
+        today_j = {each.name: self.usage.today_j(name, each.name, time_s) for each in facts}
+        return Scene(time_s=time_s, facts=facts, at_work=at_work, settled=settled, today_j=today_j)
 
     def _events(self, name: str) -> Iterator[tuple[float, Event]]:
         return ((time_s, event) for _, time_s, event in self._store.events(name))

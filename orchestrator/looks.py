@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mas_edge.orchestrator import gather, orders
+from mas_edge.orchestrator import gather, orders, rollout
 from mas_edge.orchestrator import runs as reports
+from mas_edge.orchestrator.deployment import outcomes
 from mas_edge.orchestrator.follow import Follower
+from mas_edge.orchestrator.in_use import served
 from mas_edge.orchestrator.job import Event, replay
 from mas_edge.orchestrator.journal import Journal, beginning
 from mas_edge.orchestrator.launch import nearest
 from mas_edge.orchestrator.manifest import manifest
 from mas_edge.orchestrator.plan import DemoPlan
+from mas_edge.orchestrator.rollout import in_words, stored
 from mas_edge.orchestrator.spec import JobSpec
 from mas_edge.orchestrator.status import recent
 from mas_edge.orchestrator.store import Store, StoreError
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from mas_edge.orchestrator.deployment import Deployment
     from mas_edge.orchestrator.launch import Launch
 
 
@@ -77,6 +81,8 @@ class Looker:
                 return _accounted(self._store, job)
             case orders.Fetch():
                 return _piece(self._state / "blobs", question)
+            case orders.Follow(request=request):
+                return deploying(stored(self._store), request)
 
     def _seen(self, store: Store[Event], question: orders.Look, wall_s: float) -> orders.Answer:
         self._follower = self._follower or Follower(store)
@@ -92,6 +98,20 @@ def job_of(store: Store[Event], name: str) -> JobSpec:
     if name not in specs:
         raise JobUnknown(f"no job {name!r}{nearest(name, specs)}")
     return msgspec.json.decode(specs[name], type=JobSpec)
+
+
+def deploying(deployments: tuple[Deployment, ...], request: str) -> orders.Deploying:
+    """What has become of a deployment so far; raises JobUnknown."""
+    one = next((each for each in deployments if each.ordered.request == request), None)
+    if one is None:
+        raise JobUnknown(f"no deployment {request!r}")
+    return orders.Deploying(
+        request=request,
+        job=one.job,
+        precision=one.ordered.precision,
+        rollback=one.ordered.rollback,
+        outcomes=outcomes(deployments, one),
+    )
 
 
 def _waiting(store: Store[Event], wall_s: float) -> Iterator[orders.Going]:
@@ -115,28 +135,37 @@ def _told(store: Store[Event], question: orders.Tell) -> orders.Answer:
         said = journal.read(event, time_s)
         if seq > question.after:
             lines += [orders.Line(seq=seq, wall_s=wall_s, text=text) for text in said]
+    facts = [fact for fact in rollout.facts(store, question.after_deployment) if fact.job == question.job]
+    lines += [orders.Line(seq=each.number, wall_s=each.wall_s, text=in_words(each.event)) for each in facts]
     return orders.Told(
-        job=question.job, about=beginning(spec), lines=tuple(lines), last=seq, over=journal.job.over
+        job=question.job,
+        about=beginning(spec),
+        lines=tuple(sorted(lines, key=lambda line: line.wall_s)),
+        last=seq,
+        over=journal.job.over,
+        last_deployment=facts[-1].number if facts else question.after_deployment,
     )
 
 
 def _accounted(store: Store[Event], name: str) -> orders.Answer:
     spec, devices = job_of(store, name), store.devices()
-    stored = [(time_s, event) for _, time_s, event in store.events(name)]
+    happened = [(time_s, event) for _, time_s, event in store.events(name)]
     others = (other for other, _ in store.jobs() if other != name)
     clients = {
         device: tuple(client for offer in hello.workloads for client in offer.clients)
         for device, hello in devices.items()
         if device in spec.devices
     }
+    in_use = {device: hello.in_use for device, hello in devices.items()}
     made = reports.compose(
         spec,
-        stored,
+        happened,
         manifest(DemoPlan(spec=spec, clients=clients), devices),
-        wall_s=stored[-1][0] if stored else 0.0,
+        wall_s=happened[-1][0] if happened else 0.0,
         elsewhere=((time_s, event) for other in others for _, time_s, event in store.events(other)),
+        in_use=served(stored(store), name, in_use),
     )
-    weights = {run.group: run.weights for run in replay(spec, stored).runs if run.weights}
+    weights = {run.group: run.weights for run in replay(spec, happened).runs if run.weights}
     return orders.Accounted(run=made, weights=weights)
 
 

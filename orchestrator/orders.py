@@ -7,15 +7,16 @@ answered from a reader of the store. Who may connect is decided by the socket's 
 
 from __future__ import annotations
 
-from typing import TypeAlias, TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 
 from mas_edge.orchestrator.decision import Decision
+from mas_edge.orchestrator.deployment import MARGIN, Outcome
 from mas_edge.orchestrator.launch import Wish
 from mas_edge.orchestrator.runs import RunReport
 from mas_edge.orchestrator.status_values import Status
-from mas_edge.wire.messages import BlobRef
+from mas_edge.wire.messages import BlobRef, Precision
 
 LONGEST_BYTES = 1 << 20
 """A request that is longer is refused unread."""
@@ -64,6 +65,16 @@ class Plan(_Said, frozen=True):
     dry_run: bool = False
 
 
+class DeployThese(_Said, frozen=True):
+    """Have devices infer with a job's models, or with those that were before; no devices named: all."""
+
+    job: str
+    devices: tuple[str, ...] = ()
+    precision: Precision = "fp32"
+    rollback: bool = False
+    margin: Annotated[float, msgspec.Meta(ge=0)] = MARGIN
+
+
 # --- requests that look ----------------------------------------------------------------------------
 
 
@@ -75,10 +86,11 @@ class Look(_Said, frozen=True):
 
 
 class Tell(_Said, frozen=True):
-    """What happened to a job, after the event of this number."""
+    """What happened to a job and its deployments, after what has these numbers."""
 
     job: str
     after: int = 0
+    after_deployment: int = 0
 
 
 class Account(_Said, frozen=True):
@@ -94,8 +106,14 @@ class Fetch(_Said, frozen=True):
     offset: int
 
 
-Order: TypeAlias = LaunchThese | Stop | Resume | Preview | Plan
-Question: TypeAlias = Look | Tell | Account | Fetch
+class Follow(_Said, frozen=True):
+    """What has become of a deployment."""
+
+    request: str
+
+
+Order: TypeAlias = LaunchThese | Stop | Resume | Preview | Plan | DeployThese
+Question: TypeAlias = Look | Tell | Account | Fetch | Follow
 Request: TypeAlias = Order | Question
 
 
@@ -144,7 +162,7 @@ class Explained(_Said, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened, by Unix time."""
+    """Something that happened, by Unix time; ``seq`` numbers a job's events, or those of deployments."""
 
     seq: int
     wall_s: float
@@ -152,13 +170,14 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Told(_Said, frozen=True):
-    """What a job is, and what happened to it up to event ``last``; ``over``: nothing more will."""
+    """What a job is, and what happened to it up to event ``last``; ``over``: its training is."""
 
     job: str
     about: str
     lines: tuple[Line, ...]
     last: int
     over: bool
+    last_deployment: int = 0
 
 
 class Seen(_Said, frozen=True):
@@ -181,5 +200,15 @@ class Piece(_Said, frozen=True):
     data: bytes
 
 
-Answer: TypeAlias = Refused | Launched | Done | Explained | Told | Seen | Accounted | Piece
+class Deploying(_Said, frozen=True):
+    """What has become of a deployment so far, a line per group and device."""
+
+    request: str
+    job: str
+    precision: Precision
+    rollback: bool
+    outcomes: tuple[Outcome, ...]
+
+
+Answer: TypeAlias = Refused | Launched | Done | Explained | Told | Seen | Accounted | Piece | Deploying
 A = TypeVar("A", bound=_Said)

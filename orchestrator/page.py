@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from mas_edge.orchestrator import charts, compare, pictures, trade_off
+from mas_edge.orchestrator import charts, compare, in_use, pictures, trade_off
 from mas_edge.orchestrator import tables as learnt
 from mas_edge.orchestrator.summary import facts, headline, short_names
 from mas_edge.profiling import provenance, tables
@@ -73,6 +73,7 @@ def page(shown: Named, other: Named | None = None, g_per_kwh: float | None = Non
         split=learnt.split(run.report),
         memory=learnt.memory(run.report.memory, names) if run.report.memory else None,
         contributions=learnt.contributions(run.contributions, names) if run.contributions else None,
+        in_use=in_use.table(run.in_use, names) if run.in_use else None,
         compared=_compared(shown, other),
         hosts=[provenance.facts(host) for host in run.bill.hosts],
         figures=_figures(shown, other),

@@ -22,10 +22,10 @@ from mas_edge.orchestrator.affinity import Affinity, normalise, pool
 from mas_edge.orchestrator.decision import Decision
 from mas_edge.orchestrator.events import GaveUp, Heard, Late
 from mas_edge.orchestrator.job import Initialised, Judged
+from mas_edge.orchestrator.peaks import Memory, memory
 from mas_edge.orchestrator.refusals import Refusals
 from mas_edge.orchestrator.spec import ORCHESTRATOR, JobSpec
-from mas_edge.profiling.ledger import LOST
-from mas_edge.wire.messages import Profile, Score, Update
+from mas_edge.wire.messages import Profile, Score
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -62,32 +62,13 @@ class AffinityTable(_Value, frozen=True):
     batches: tuple[tuple[int, ...], ...]
 
 
-class Memory(_Value, frozen=True):
-    """What training a group took of a device's memory, over its rounds; None is unknown.
-
-    ``peak_bytes`` is the most that the worker had resident, measured; ``estimated_bytes`` what was expected,
-    ``allowed_bytes`` what it was to keep to. ``micro_batch`` is the smallest that was used.
-    ``cut_statistics``: a network that normalises over the batch was trained on parts of batches.
-    ``killed_bytes`` is the peak of an attempt that was killed for memory.
-    """
-
-    group: str
-    device: str
-    micro_batch: int
-    checkpointing: bool
-    peak_bytes: int | None
-    estimated_bytes: int | None
-    allowed_bytes: int | None
-    cut_statistics: bool
-    killed_bytes: int | None
-
-
 class Report(_Value, frozen=True):
     """Everything about a finished (or failed) job. Totals are sums of task means.
 
     ``affinity`` is what the split went by; ``affinity_relative`` is each column over its self-effect,
-    which takes out that some losses fall faster than others. Where ``groups`` overlap, each ``serves`` some
-    tasks, of which alone it gives results; ``curve`` holds all that was evaluated.
+    which takes out that some losses fall faster than others. ``final_digests`` name the weights of each
+    group, ``final_rounds`` how many rounds are in them. Where ``groups`` overlap, each ``serves`` some tasks,
+    of which alone it gives results; ``curve`` holds all that was evaluated.
     """
 
     name: str
@@ -113,6 +94,7 @@ class Report(_Value, frozen=True):
     memory: tuple[Memory, ...] = ()
     replans: tuple[str, ...] = ()
     refusals: tuple[Refusals, ...] = ()
+    final_rounds: dict[str, int] = {}
     serves: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
 
 
@@ -149,10 +131,11 @@ def report(spec: JobSpec, stored: Iterable[tuple[float, Event]]) -> Report:
         unseen_total=total(judged),
         unseen_relative=relative(judged),
         final_digests={run.group: run.weights.digest for run in job.runs if run.weights},
+        final_rounds={run.group: min(run.round, run.past) for run in job.runs if run.weights},
         gave_up=refusals.lines(event for _, event in events),
         refusals=refusals.counted(event for _, event in events),
         train_devices=_train_devices(event for _, event in events),
-        memory=_memory(event for _, event in events),
+        memory=memory(event for _, event in events),
         replans=job.replans,
         serves={run.group: run.serves for run in job.runs if run.serves},
     )
@@ -264,37 +247,3 @@ def affinity_table(affinity: Affinity) -> AffinityTable:
 def _train_devices(events: Iterable[Event]) -> tuple[str, ...]:
     """Where the workers computed: cpu, cuda."""
     return tuple(sorted({e.update.profile.train_device for e in events if isinstance(e, Heard)}))
-
-
-def _memory(events: Iterable[Event]) -> tuple[Memory, ...]:
-    """A row per group and device that trained it, in the order in which they were heard of."""
-    found: dict[tuple[str, str], list[Update]] = defaultdict(list)
-    for event in events:
-        if isinstance(event, Heard) and event.update.fit and event.update.examples:
-            found[event.update.key.group, event.update.key.device].append(event.update)
-    return tuple(_memory_row(group, device, updates) for (group, device), updates in found.items())
-
-
-def _memory_row(group: str, device: str, updates: Sequence[Update]) -> Memory:
-    fits = [update.fit for update in updates if update.fit]
-    peaks = [
-        row.peak_rss_bytes
-        for update in updates
-        for row in update.profile.rows
-        if row.group == group and row.phase != LOST
-    ]
-    return Memory(
-        group=group,
-        device=device,
-        micro_batch=min(fit.micro_batch for fit in fits),
-        checkpointing=any(fit.checkpointing for fit in fits),
-        peak_bytes=_most(peaks),
-        estimated_bytes=_most(fit.estimated_bytes for fit in fits),
-        allowed_bytes=_most(fit.allowed_bytes for fit in fits),
-        cut_statistics=any(fit.cut_statistics for fit in fits),
-        killed_bytes=_most(fit.killed_bytes for fit in fits),
-    )
-
-
-def _most(sizes: Iterable[int | None]) -> int | None:
-    return max((size for size in sizes if size is not None), default=None)

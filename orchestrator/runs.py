@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mas_edge.orchestrator.contributions import Contributed, contributions
+from mas_edge.orchestrator.in_use import Served
 from mas_edge.orchestrator.manifest import Manifest
 from mas_edge.orchestrator.observed import observed
 from mas_edge.orchestrator.report import Report, profiles, report
@@ -39,7 +40,8 @@ class RunRefused(ValueError):
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """``report.json``: what was learnt, how it was split, what it cost, when, and with what.
 
-    ``wall_s`` is job time; ``restarts`` name processes that had to be started again.
+    ``wall_s`` is job time; ``restarts`` name processes that had to be started again; ``in_use`` is how its
+    models do on devices that they were deployed to.
     """
 
     schema_version: int
@@ -54,6 +56,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     final_digests: dict[str, str]
     contributions: tuple[Contributed, ...] = ()
     task_bills: tuple[TaskBill, ...] = ()
+    in_use: tuple[Served, ...] = ()
 
 
 def compose(
@@ -64,6 +67,7 @@ def compose(
     wall_s: float,
     restarts: tuple[str, ...] = (),
     elsewhere: Iterable[tuple[float, Event]] = (),
+    in_use: tuple[Served, ...] = (),
 ) -> RunReport:
     """The report of a job's stored events (job time in seconds, event).
 
@@ -89,6 +93,7 @@ def compose(
         task_bills=task_bills(
             spec, (*every, *strays), shares_of(spec, made.parameters, observed(events)), made.serves
         ),
+        in_use=in_use,
     )
 
 

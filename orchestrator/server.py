@@ -5,7 +5,8 @@ is committed to the store, then ``orchestrator.job.step`` folds it, then whateve
 reconciled with what is under way: merging, carving and the torch child are handed to
 ``orchestrator.workshop``, rulings are taken and stored (``orchestrator.rulings``), and of all that the jobs
 ask, ``orchestrator.schedule`` picks those that each device should work on, which
-``orchestrator.dispatch`` tells it. Nothing else is remembered, so a restart replays the events and goes on.
+``orchestrator.dispatch`` tells it; ``orchestrator.rollout`` brings models to devices. Nothing else is
+remembered, so a restart replays the events and goes on.
 Job time counts only while the server runs.
 
 Control messages only; which training is right is decided in ``job`` and ``rounds``.
@@ -18,14 +19,16 @@ import random
 import time
 from typing import TYPE_CHECKING
 
+from mas_edge.orchestrator import deployment
 from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator.dispatch import Dispatch
 from mas_edge.orchestrator.docket import Docket
 from mas_edge.orchestrator.events import Ask, Lifted, Select
 from mas_edge.orchestrator.intake import Answer, Intake
 from mas_edge.orchestrator.job import Action, Event, Job
+from mas_edge.orchestrator.rollout import Rollout
 from mas_edge.orchestrator.roster import DeviceFacts, Roster
-from mas_edge.orchestrator.rulings import Ruled, Scene, ruling, rulings, waiting
+from mas_edge.orchestrator.rulings import Ruled, ruling, rulings, waiting
 from mas_edge.orchestrator.schedule import Contender, Schedule, asks
 from mas_edge.orchestrator.shelf import Shelf
 from mas_edge.orchestrator.spec import JobSpec
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
     from mas_edge.wire.bus import Bus
 
 log = logging.getLogger(__name__)
-
 
 A_TURN = 256
 """Messages that are heard at most before the rest of the loop has its turn, however fast they come."""
@@ -76,6 +78,7 @@ class Server:
         self._intake = Intake(blobs, self._fetcher)
         self._dispatch = Dispatch(fleet, bus, self._publisher, rng, (at.key for at in store.live()))
         self._roster, self._schedule = Roster(store.devices()), Schedule()
+        self.rollout = Rollout(fleet, bus, store, self._publisher, workshop, self._roster, rng)
         self._docket = Docket(store, clock_s)
         self._waits: dict[tuple[str, str], Select] = {}  # (job, group): the selection that found too few
         self._connections, self._connected_s = 0, clock_s()
@@ -117,6 +120,7 @@ class Server:
         with self.shelf.writing():
             self._reconcile()
         self._dispatch.pump(now_s)
+        self.rollout.pump(now_s)
         self._publisher.pump(now_s)
         self._fetcher.pump(now_s)
 
@@ -132,14 +136,17 @@ class Server:
         self.shelf.admit()
         self._docket.add(spec)
 
-    def happened(self, name: str, event: Event) -> bool:
-        """Store an event of a job, and only then let it count; whether it meant anything to the job.
+    def happened(self, name: str, event: Event | deployment.Event) -> bool:
+        """Store an event of a job or of a deployment, and only then let it count; whether it meant anything.
 
         Raises KeyError for a job that is not there, StoreFull if the disk is.
         """
-        changed = self._docket.happened(name, event)
+        if isinstance(event, deployment.Event):
+            changed = self.rollout.happened(name, event)
+        else:
+            changed = self._docket.happened(name, event)
         if changed:
-            self.shelf.sweep(self.jobs, self._intake.awaited)
+            self.shelf.sweep(self.jobs, self._intake.awaited | self.rollout.referenced)
         return changed
 
     def _reconcile(self) -> None:
@@ -149,6 +156,8 @@ class Server:
                 self.happened(name, event)
             self._do_chores(name)
             self._rule(name)
+        if not self.shelf.full:
+            self.rollout.reconcile(self._docket.jobs, self.shelf.has, self._clock_s())
         for update in self._intake.unwanted(lambda key: self._docket.asked(key) is not None):
             self._too_late(update)
         contenders = [
@@ -171,30 +180,18 @@ class Server:
     def _rule(self, name: str) -> None:
         """Take every ruling that the job wants, until it wants no more or too few devices are there."""
         wanted = rulings(self._owed(name))
-        scene = self._scene(name) if wanted else None
+        settled = self._clock_s() - self._connected_s >= SETTLE_S
+        scene = (
+            self._docket.scene(name, self.facts(), self._dispatch.sent, settled=settled) if wanted else None
+        )
         while wanted and scene:
             action = wanted.pop(0)
             event = ruling(self._docket.jobs[name], action, scene)
             if event and self.happened(name, event):
                 wanted = rulings(self._owed(name))
-            elif isinstance(action, Select) and scene.settled:
-                self._say_what_is_waited_for(name, action, scene)
-
-    def _scene(self, name: str) -> Scene:
-        time_s, usage = self._docket.time_s(name), self._docket.usage
-        return Scene(
-            time_s=time_s,
-            facts=self.facts(),
-            at_work=self._dispatch.sent,
-            settled=self._clock_s() - self._connected_s >= SETTLE_S,
-            today_j={device: usage.today_j(name, device, time_s) for device in self._roster.hellos},
-        )
-
-    def _say_what_is_waited_for(self, name: str, action: Select, scene: Scene) -> None:
-        """A line a selection, however long it takes."""
-        if self._waits.get((name, action.group)) != action:
-            self._waits[name, action.group] = action
-            log.info("job %s: %s", name, waiting(self._docket.jobs[name], action, scene))
+            elif isinstance(action, Select) and settled and self._waits.get((name, action.group)) != action:
+                self._waits[name, action.group] = action  # a line a selection, however long it takes
+                log.info("job %s: %s", name, waiting(self._docket.jobs[name], action, scene))
 
     # --- the bus -------------------------------------------------------------------------------
 
@@ -203,6 +200,7 @@ class Server:
         for topic in (m.up_topic(self._fleet), m.alive_topic(self._fleet)):
             self._bus.subscribe(topic)
         self._dispatch.again(self._connected_s)
+        self.rollout.again(self._connected_s)
         self._fetcher.again(self._connected_s)
 
     def _say(self, device: str, message: m.Down) -> None:
@@ -244,6 +242,8 @@ class Server:
             self._hello(device, message)
         elif isinstance(message, m.Need):
             self._publisher.asked(message, device, self._clock_s())
+        elif isinstance(message, m.Deployed):
+            self.happened(message.job, self.rollout.answer(device, message))
         elif message.key.device != device:
             log.warning("%s spoke for %s: ignored", device, message.key.device)
         elif device not in self._roster.hellos:
@@ -263,6 +263,7 @@ class Server:
             if self._docket.asked(key) is None:
                 self._say(device, m.Cancel(key=key))
         self._dispatch.hello(device, working_on, self._clock_s())
+        self.rollout.hello(device, self._clock_s())
 
     def _about_key(self, device: str, message: m.Accepted | m.Progress | Answer) -> None:
         ask = self._docket.asked(message.key)

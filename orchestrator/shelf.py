@@ -59,6 +59,10 @@ class Shelf:
         """Why nothing can be written, None if it can."""
         return f"the disk is full: {self._room.full}" if self._room.full else None
 
+    def has(self, digest: str) -> bool:
+        """Whether a blob is here."""
+        return self._blobs.has(digest)
+
     def writing(self) -> AbstractContextManager[None]:
         """Write in here: on a full disk the rest of the block is left out, and ``full`` says why."""
         return self._room.writing()

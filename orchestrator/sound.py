@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from mas_edge.orchestrator.events import Ask, Contribution
-    from mas_edge.wire.messages import Profile, Score, Update
+    from mas_edge.wire.messages import Deployed, Profile, Score, Update
 
 LARGEST, MOST = 1e100, 2**53
 """No honest sum and no honest count comes near; their squares and sums are still numbers."""
@@ -126,6 +126,21 @@ def sound_bill(profile: Profile) -> bool:
         and all(abs(number) <= LARGEST for number in _numbers(msgspec.to_builtins(profile)))
         and all(value >= 0 for value in used)
     )
+
+
+def unsound_inference(answer: Deployed) -> str:
+    """What of a device's measurement of a model cannot be, in words; empty if it can."""
+    profiles = [answer.profile, answer.running, answer.in_use.profile if answer.in_use else None]
+    for profile in profiles:
+        if profile is None:
+            continue
+        names = [score.task for score in profile.scores]
+        if len(set(names)) < len(names) or not all(map(_sound, profile.scores)):
+            return "its scores hold a number that cannot be"
+        figures = msgspec.structs.astuple(profile)
+        if not all(0 <= each <= LARGEST for each in figures if isinstance(each, int | float)):
+            return "it holds a number that cannot be"
+    return ""
 
 
 def _numbers(value: object) -> Iterator[float]:

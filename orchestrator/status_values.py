@@ -13,7 +13,7 @@ import msgspec
 
 from mas_edge.orchestrator.decision import Decision
 from mas_edge.orchestrator.report import AffinityTable
-from mas_edge.wire.messages import Alive, Caps, Hello, Progress, Reason, Sensor
+from mas_edge.wire.messages import Alive, Caps, Hello, InUse, Progress, Reason, Sensor
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,7 +161,8 @@ DeviceState = Literal["unseen", "away", "declining", "working", "asked", "idle",
 class DeviceStatus(Value, frozen=True):
     """A device. ``online`` None: nobody heard; ``energy`` adds up what jobs were billed for its work.
 
-    ``budget_left_j`` is what is left today of the tightest limit per device and day of jobs that go on.
+    ``budget_left_j`` is what is left today of the tightest limit per device and day of jobs that go on,
+    ``in_use`` the models that it infers with.
     """
 
     name: str
@@ -180,6 +181,7 @@ class DeviceStatus(Value, frozen=True):
     energy: Energy
     energy_today: Energy
     budget_left_j: float | None
+    in_use: tuple[InUse, ...] = ()
 
 
 class Status(Value, frozen=True):

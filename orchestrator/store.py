@@ -139,6 +139,18 @@ class Store(Generic[E]):
         """Forgets a launch whose job has not begun."""
         self._write("DELETE FROM launches WHERE number = ? AND job NOT IN (SELECT name FROM jobs)", number)
 
+    def add_deployment(self, job: str, body: bytes) -> int:
+        """Keeps what happened to a deployment of the job's models; its number. Raises UnknownJob."""
+        try:
+            return self._write("INSERT INTO deployments VALUES (NULL, ?, ?, ?)", job, body, self._wall_s())
+        except sqlite3.IntegrityError as error:
+            raise UnknownJob(f"job {job!r} is not in {self._path}") from error
+
+    def deployments(self, after: int = 0) -> tuple[tuple[int, str, bytes, float], ...]:
+        """Number, job, body and Unix time of what happened to deployments after a number, in order."""
+        query = "SELECT number, job, body, wall_s FROM deployments WHERE number > ? ORDER BY number"
+        return tuple(self._read(query, after))
+
     # --- devices -----------------------------------------------------------------------------------
 
     def remember_device(self, hello: Hello) -> None:

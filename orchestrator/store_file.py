@@ -23,7 +23,7 @@ Mode: TypeAlias = Literal["write", "read"]
 APPLICATION = 0x6D617345
 """Marks the file as ours in its header ("masE"), where ``file`` shows it."""
 
-VERSION = 2
+VERSION = 3
 """Of the tables below; a store of a newer one is refused."""
 
 SCHEMAS = (
@@ -51,6 +51,14 @@ CREATE TABLE launches (     -- what was launched; waits for its job as long as t
 CREATE TABLE presence (device TEXT PRIMARY KEY, body BLOB NOT NULL, wall_s REAL NOT NULL);
 CREATE TABLE identity (id TEXT NOT NULL);
 INSERT INTO identity SELECT lower(hex(randomblob(16)));
+""",
+    """
+CREATE TABLE deployments (  -- what happened to models on their way to devices; not part of a job's life
+  number INTEGER PRIMARY KEY,
+  job TEXT NOT NULL REFERENCES jobs (name),
+  body BLOB NOT NULL,
+  wall_s REAL NOT NULL
+);
 """,
 )
 """What each version added."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mas_edge.orchestrator import trade_off
+from mas_edge.orchestrator import in_use, trade_off
 from mas_edge.orchestrator.explain import what
 from mas_edge.orchestrator.summary import all_of, headline, short_names
 from mas_edge.profiling import costs
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mas_edge.orchestrator.contributions import Contributed
-    from mas_edge.orchestrator.report import AffinityTable, Memory, Point, Report
+    from mas_edge.orchestrator.peaks import Memory
+    from mas_edge.orchestrator.report import AffinityTable, Point, Report
     from mas_edge.orchestrator.runs import RunReport
     from mas_edge.orchestrator.task_bill import TaskBill
     from mas_edge.profiling.costs import Row
@@ -47,6 +48,8 @@ def job(console: Console, run: RunReport, g_per_kwh: float | None = None) -> Non
     render(bills.totals(run.bill, g_per_kwh), console)
     if limited(made):
         render(memory(made.memory, names), console)
+    if run.in_use:
+        render(in_use.table(run.in_use, names), console)
     if uneven(run):
         render(contributions(run.contributions, names), console)
     for group, name in names.items():

@@ -1,12 +1,13 @@
-"""What the orchestrator does with its own hands: first weights, carving, merging, judging.
+"""What the orchestrator does with its own hands: first weights, carving, merging, judging, exporting.
 
-Carving and merging are done at once with numpy, tensor by tensor. What takes torch (first weights, and
-evaluation on clients that no device has) is done by a short-lived child, ``python -m
+Carving and merging are done at once with numpy, tensor by tensor. What takes torch (first weights,
+evaluation on clients that no device has, files for deployments) is done by a short-lived child, ``python -m
 mas_edge.models.job``, one at a time, so that the orchestrator itself never imports torch. The child's
 seconds and joules stand under the group ``orchestrator``, never under a task group.
 
 Everything may be undertaken twice: results are named by their content, and what is under way is not
-begun again. A request that the child refuses, or a child that broke, ends the job with its reason.
+begun again. A request that the child refuses, or a child that broke, ends the job with its reason, or the
+deployment that wanted it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import msgspec
 from mas_edge.models import job as torch_child
 from mas_edge.models import weights
 from mas_edge.orchestrator import aggregate
+from mas_edge.orchestrator.deployment import Export, Exported, NotExported
 from mas_edge.orchestrator.job import Abandoned, Event, Init, Initialised, Job, Judge, Judged
 from mas_edge.orchestrator.rounds import Carve, Carved, Merge, Merged
 from mas_edge.orchestrator.spec import ORCHESTRATOR
@@ -45,7 +47,9 @@ MOST_KILLS = 3
 
 log = logging.getLogger(__name__)
 
-Chore: TypeAlias = Init | Carve | Merge | Judge
+TorchChore: TypeAlias = Init | Judge | Export
+Chore: TypeAlias = TorchChore | Carve | Merge
+Result: TypeAlias = Event | Exported | NotExported
 
 
 @dataclass
@@ -53,7 +57,7 @@ class _Child:
     """The torch child at work, and what the meters said when it began."""
 
     job: str
-    chore: Init | Judge
+    chore: TorchChore
     process: subprocess.Popen[bytes]
     reading: Reading | None
     busy_s: float
@@ -79,11 +83,11 @@ class Workshop:
                 return [self._carve(chore)]
             case Merge():
                 return [self._merge(chore)]
-            case Init() | Judge() if self._child is None:
+            case Init() | Judge() | Export() if self._child is None:
                 self._child = self._start(job, chore)
         return []
 
-    def poll(self) -> list[tuple[str, Event]]:
+    def poll(self) -> list[tuple[str, Result]]:
         """What the child has brought since the last call: (job, event). One that was killed begins anew.
 
         Raises OSError if the disk was full for it.
@@ -132,7 +136,7 @@ class Workshop:
 
     # --- with torch ----------------------------------------------------------------------------
 
-    def _start(self, job: Job, chore: Init | Judge) -> _Child:
+    def _start(self, job: Job, chore: TorchChore) -> _Child:
         process = subprocess.Popen(
             [sys.executable, "-m", "mas_edge.models.job"],
             stdin=subprocess.PIPE,
@@ -144,28 +148,41 @@ class Workshop:
         process.stdin.close()
         return _Child(job.spec.name, chore, process, self._reading(), host_time().busy_s)
 
-    def _request(self, job: Job, chore: Init | Judge) -> torch_child.Request:
-        training = job.spec.training
+    def _request(self, job: Job, chore: TorchChore) -> torch_child.Request:
+        training, made = job.spec.training, str(self._made(chore))
+        workload, network, tasks = training.workload, training.network, chore.tasks
         if isinstance(chore, Init):
             return torch_child.Init(
-                workload=training.workload,
-                network=training.network,
-                tasks=chore.tasks,
-                seed=training.seed,
-                out=str(self._first()),
+                workload=workload, network=network, tasks=tasks, seed=training.seed, out=made
             )
-        return torch_child.Evaluate(
-            workload=training.workload,
-            network=training.network,
-            tasks=chore.tasks,
-            weights=str(self._blobs.path(chore.weights.digest)),
-            clients=job.spec.unseen,
+        weights_, clients = str(self._blobs.path(chore.weights.digest)), job.spec.unseen
+        if isinstance(chore, Judge):
+            return torch_child.Evaluate(
+                workload=workload, network=network, tasks=tasks, weights=weights_, clients=clients
+            )
+        return torch_child.Export(
+            workload=workload,
+            network=network,
+            tasks=tasks,
+            weights=weights_,
+            out=made,
+            precision=chore.precision,
+            clients=clients,
+            about=about(job, chore),
         )
 
-    def _first(self) -> Path:
-        return self._state / "first.safetensors"
+    def _made(self, chore: TorchChore) -> Path:
+        """The file that the child writes, if any."""
+        return self._state / ("exported.onnx" if isinstance(chore, Export) else "first.safetensors")
 
-    def _ended(self, child: _Child) -> Event:
+    def _ended(self, child: _Child) -> Result:
+        """What the child's end comes to; where it broke, what wanted it done is over."""
+        result = self._answered(child)
+        if isinstance(result, Abandoned) and isinstance(child.chore, Export):
+            return NotExported(request=child.chore.request, group=child.chore.group, reason=result.reason)
+        return result
+
+    def _answered(self, child: _Child) -> Result:
         assert child.process.stdout is not None  # noqa: S101 - PIPE was asked for
         with child.process.stdout as out:
             said = out.read()
@@ -177,7 +194,7 @@ class Workshop:
         match answer, child.chore:
             case torch_child.Initialised(), Init():
                 return Initialised(
-                    weights=self._blobs.adopt(self._first()),
+                    weights=self._blobs.adopt(self._made(child.chore)),
                     fingerprint=answer.fingerprint,
                     parameters=answer.parameters,
                     flops=answer.flops,
@@ -186,6 +203,14 @@ class Workshop:
             case torch_child.Evaluated(), Judge(group=group):
                 profile = self._profile(child, "evaluate unseen", answer.cost)
                 return Judged(group=group, scores=answer.scores, profile=profile)
+            case torch_child.Exported(), Export() as chore:
+                return Exported(
+                    request=chore.request,
+                    group=chore.group,
+                    file=self._blobs.adopt(self._made(chore)),
+                    proof=answer.proof,
+                    profile=self._profile(child, "export", answer.cost),
+                )
             case torch_child.Refused(errno=number), _ if number in FULL:
                 raise OSError(number, answer.detail)  # its chore is owed still, and begun anew
             case torch_child.Refused(), _:
@@ -229,3 +254,14 @@ class Workshop:
             sampling=made.sampling,
             profiler_cpu_s=made.profiler_cpu_s,
         )
+
+
+def about(job: Job, chore: Export) -> dict[str, str]:
+    """What the file's metadata say of its weights: whose, how old, and what they were not trained on."""
+    return {
+        "job": chore.job,
+        "group": chore.group,
+        "round": str(chore.round),
+        "digest": chore.weights.digest,
+        "held_out_share": msgspec.json.encode(job.spec.training.held_out_share).decode(),
+    }

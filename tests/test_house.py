@@ -157,6 +157,7 @@ def test_the_layers_hold():
 
 LIGHT = (
     "mas_edge.edge_agent.agent",
+    "mas_edge.edge_agent.inference",
     "mas_edge.edge_agent.service",
     "mas_edge.edge_agent.worker",
     "mas_edge.models.job",
@@ -173,7 +174,7 @@ LIGHT = (
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_importing_loads_nothing_heavy(module):
-    heavy = {"torch", "paho", "amqtt", "matplotlib", "rich"}
+    heavy = {"torch", "paho", "amqtt", "matplotlib", "onnx", "onnxruntime", "rich"}
     code = f"import sys, {module}; print(*sorted({heavy!r} & set(sys.modules)))"
     assert run(sys.executable, "-c", code) == (0, "\n", "")
 
@@ -269,7 +270,7 @@ def test_every_dependency_is_justified(name):
 def test_what_the_scripts_install_is_pinned():
     lines = [line for line in read("constraints.txt").splitlines() if not line.startswith("#")]
     pins = [re.fullmatch(r"([a-z0-9-]+)==[\w.]+(; python_version (<|>=) '3\.11')?", line) for line in lines]
-    extras = ("buildings", "demo", "dev", "orchestrator")
+    extras = ("buildings", "demo", "dev", "infer", "orchestrator", "train")
     installed = names(*PROJECT["dependencies"], *(text for extra in extras for text in EXTRAS[extra]))
     assert all(pins)
     assert set(installed) <= {pin[1] for pin in pins}

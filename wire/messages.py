@@ -18,25 +18,18 @@ A conversation, as a device sees it::
     up    Update | Failed          repeated until Stored
     down  Need                     chunks of the update that the orchestrator lacks
     down  Stored                   now the device may forget it
+    down  Deploy                   repeated until answered; the device may Need its file
+    up    Deployed                 the answer, the same however often it is asked
 """
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from mas_edge.wire.energy import (
-    Baseline,
-    Machine,
-    Profile,
-    Rail,
-    Refusal,
-    Sampling,
-    Sensor,
-    Spend,
-    Trace,
-)
+from mas_edge.wire.deployment import InferenceProfile, InUse, Model, Precision
+from mas_edge.wire.energy import Baseline, Machine, Profile, Rail, Refusal, Sampling, Sensor, Spend, Trace
 from mas_edge.wire.topics import (
     EVERYONE,
     ORCHESTRATOR,
@@ -80,7 +73,7 @@ class _Message(Record, frozen=True, tag_field="kind", tag=str.lower):
 class Hello(_Message, frozen=True):
     """I am here, this is what I have, and this is what I am doing.
 
-    ``slots`` is how many trainings I do at a time; ``beside`` is what I do besides ``working_on``.
+    I do ``slots`` trainings at a time, ``beside`` are those besides ``working_on``; I infer with ``in_use``.
     """
 
     device: str
@@ -96,6 +89,7 @@ class Hello(_Message, frozen=True):
     caps: Caps = Caps()
     slots: Annotated[int, msgspec.Meta(ge=1)] = 1
     beside: tuple[Key, ...] = ()
+    in_use: tuple[InUse, ...] = ()
 
 
 class Accepted(_Message, frozen=True):
@@ -150,6 +144,23 @@ class Update(_Message, frozen=True):
     affinity: AffinitySums | None = None
     profile: Profile = Profile()
     fit: Fit | None = None
+
+
+class Deployed(_Message, frozen=True):
+    """What became of a Deploy: ``why`` in words if it was refused, ``in_use`` what this group has now.
+
+    ``profile`` is the model's on this device, ``running`` that of the model which was in use until then, on
+    the same examples; None: there was none, or it did not come to that.
+    """
+
+    request: str
+    job: str
+    group: str
+    verdict: Literal["in use", "refused", "rolled back"]
+    why: str = ""
+    profile: InferenceProfile | None = None
+    running: InferenceProfile | None = None
+    in_use: InUse | None = None
 
 
 class Need(_Message, frozen=True):
@@ -215,8 +226,23 @@ class Cancel(_Message, frozen=True):
     key: Key
 
 
-Up: TypeAlias = Hello | Accepted | Declined | Failed | Progress | Update | Need
-Down: TypeAlias = Welcome | Greet | Assign | Stored | Cancel | Need
+class Deploy(_Message, frozen=True):
+    """Infer with this model from now on, unless it is unsound, or worse than the one in use.
+
+    ``model`` None: put back what this job's model took the place of. ``request`` is unique for ever. Worse:
+    the sum over tasks of the mean held-out losses is greater by more than the share ``margin``.
+    """
+
+    request: str
+    workload: str
+    job: str
+    group: str
+    model: Model | None = None
+    margin: Annotated[float, msgspec.Meta(ge=0)] = 0.05
+
+
+Up: TypeAlias = Hello | Accepted | Declined | Failed | Progress | Update | Deployed | Need
+Down: TypeAlias = Welcome | Greet | Assign | Stored | Cancel | Deploy | Need
 
 LONGEST_BYTES = 4 << 20
 """Control messages are small; what is longer is refused unread."""
@@ -264,11 +290,11 @@ def _decode(decoder: msgspec.json.Decoder[_T], payload: bytes) -> _T:
 # fmt: off
 __all__ = [
     "EVERYONE", "ORCHESTRATOR", "Accepted", "AffinitySums", "Alive", "Assign", "Baseline", "BlobRef",
-    "Cancel", "Caps", "Declined", "Down", "Failed", "Fit", "Greet", "Hello", "Key", "Machine",
-    "MessageRefused", "NameRefused", "Need", "Offer", "Place", "Profile", "Progress", "Rail", "Reason",
-    "Refusal", "Sampling", "Score", "Sensor", "Shortage", "Spend", "Stored", "TaskBytes", "Trace",
-    "Training", "Up", "Update", "Versions", "Welcome", "WireError", "alive_topic", "blob_topic",
-    "check_name", "decode_alive", "decode_down", "decode_up", "down_topic", "encode", "is_digest",
-    "is_name", "parse_topic", "up_topic",
+    "Cancel", "Caps", "Declined", "Deploy", "Deployed", "Down", "Failed", "Fit", "Greet", "Hello", "InUse",
+    "InferenceProfile", "Key", "Machine", "MessageRefused", "Model", "NameRefused", "Need", "Offer", "Place",
+    "Precision", "Profile", "Progress", "Rail", "Reason", "Refusal", "Sampling", "Score", "Sensor",
+    "Shortage", "Spend", "Stored", "TaskBytes", "Trace", "Training", "Up", "Update", "Versions", "Welcome",
+    "WireError", "alive_topic", "blob_topic", "check_name", "decode_alive", "decode_down", "decode_up",
+    "down_topic", "encode", "is_digest", "is_name", "parse_topic", "up_topic",
 ]
 # fmt: on

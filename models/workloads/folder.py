@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mas_edge.models.tasks import Array, DataRefused, Loss, Metric, Preset, Task, Workload
+from mas_edge.models.tasks import Array, DataRefused, Loss, Metric, Normalisation, Preset, Task, Workload
 from mas_edge.models.workloads import dense, description
 from mas_edge.wire.folders import cache_folder
 
@@ -61,7 +61,13 @@ def described(name: str, title: str, given: Description, root_variable: str) -> 
         dataset=partial(_dataset, name, given, root_variable),
         draw=draw,
         presets=PRESETS,
+        normalisation=Normalisation(_three(given.input.mean), _three(given.input.std)),
     )
+
+
+def _three(values: tuple[float, ...]) -> tuple[float, ...]:
+    """A value for each colour, of one for all or of three."""
+    return values * (3 // len(values))
 
 
 def _task(name: str, label: Label, pixels: int) -> Task:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mas_edge.models.tasks import Preset, Task, UnknownChoice, Workload
+from mas_edge.models.tasks import Normalisation, Preset, Task, UnknownChoice, Workload
 from mas_edge.models.workloads import watch_numbers as numbers
 
 if TYPE_CHECKING:
@@ -196,4 +196,5 @@ workload = Workload(
     dataset=dataset,
     draw=draw,
     presets=PRESETS,
+    normalisation=Normalisation(numbers.MEAN, numbers.STD),
 )

@@ -173,13 +173,21 @@ function showJob(job, devices) {
 
 // --- devices ---------------------------------------------------------------------------------------------------
 
+function inUse(used) {
+  const { model, profile = {} } = used; // what has its default is left out on the wire
+  const each = profile.energy_j === undefined ? "" :
+    `, ${joules(1000 * profile.energy_j)} mJ${profile.method === "estimated" ? " est." : ""} each`;
+  const ms = profile.latency_p50_s ? `, p50 ${number(1000 * profile.latency_p50_s)} ms` : "";
+  return `infers with ${model.group} of ${model.job}, ${model.precision ?? "fp32"}${ms}${each}`;
+}
+
 function does(device) {
   const work = device.work, plain = { declining: "may not train", unseen: "never seen", unknown: UNKNOWN };
   const words = busy(device) ? `${doing(work.phase)} ${work.group}, round ${work.round + 1} of ${work.job}` : plain[device.state] ?? device.state;
   const told = ["away", "declining"].includes(device.state) && device.since_wall_s !== null;
   const bar = busy(device) && work.steps ? el("progress", { max: work.steps, value: work.step, "aria-label": `step ${work.step} of ${work.steps}` }) : "";
   const why = [...device.reasons.map((each) => `${each.condition}: ${each.detail}`),
-    ...device.benched.map((each) => `${each.job} asks it again later: ${each.reason}`)];
+    ...device.benched.map((each) => `${each.job} asks it again later: ${each.reason}`), ...device.in_use.map(inUse)];
   return el("div", {}, words, told ? " for " : "", told ? age(device.since_wall_s) : "", bar, ...why.map((text) => el("div", { class: "why" }, text)));
 }
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import random
-import subprocess
 import time
 from contextlib import contextmanager
-
-import pytest
 
 from mas_edge.edge_agent.account import Account
 from mas_edge.edge_agent.agent import Agent
@@ -156,18 +153,6 @@ def test_a_training_is_given_up_when_the_device_becomes_too_hot_and_its_joules_a
         site.assign(attempt=1)
         answer = site.heard(m.Declined)  # the weights are no weights; what counts is the bill
     assert "lost" in {row.phase for row in answer.profile.rows}
-
-
-@pytest.fixture
-def small(tmp_path):
-    """A file system of 4 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(mount, check=False).returncode:
-        pytest.skip("needs root, to mount a small tmpfs")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_an_agent_whose_disk_is_full_lives_says_so_and_goes_on_when_there_is_room(tmp_path, small, caplog):

@@ -159,3 +159,13 @@ def test_an_idle_power_is_told_with_what_it_rests_on(idle, wrong, level, text):
     assert found.level == level
     assert found.text.startswith(text)
     assert (found.remedy is not None) == (level == "warning")
+
+
+def test_what_a_device_can_do_is_said_with_what_it_lacks():
+    both = findings.abilities(trains=True, infers=True)
+    assert (both.level, both.text) == ("ok", "trains and infers")
+    one = findings.abilities(trains=False, infers=True)
+    assert (one.level, one.text) == ("ok", "infers: not installed: torch")
+    none = findings.abilities(trains=False, infers=False)
+    assert none.level == "error"
+    assert none.text == "can neither train nor infer: not installed: torch, onnxruntime"

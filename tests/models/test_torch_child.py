@@ -8,7 +8,7 @@ import pytest
 
 from mas_edge.models import job, weights
 from mas_edge.models.fingerprint import fingerprint
-from mas_edge.models.job import Evaluate, Init
+from mas_edge.models.job import Evaluate, Export, Init
 from mas_edge.models.workloads.watch import workload
 
 TASKS = ("jerk", "exercise")
@@ -80,6 +80,24 @@ def test_damaged_weights_and_other_networks_weights_are_refused(tmp_path):
     assert "shape" in ask(Evaluate(network="small", **request)).detail
     (tmp_path / "w").write_bytes(b"half")
     assert "safetensors" in ask(Evaluate(network="micro", **request)).detail
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"clients": ("11",)}, "11"),
+        ({"network": "small"}, "shape"),
+        ({"tasks": ("jerk",)}, "not part of this network"),
+        ({"weights": "/nowhere"}, "/nowhere"),
+    ],
+)
+def test_an_export_that_cannot_be_is_refused_and_leaves_no_file(tmp_path, change, says):
+    ask(init(tmp_path / "w"))
+    request = {"workload": "watch", "network": "micro", "tasks": TASKS, "weights": str(tmp_path / "w")}
+    answer = ask(Export(**{**request, "out": str(tmp_path / "m.onnx")} | change))
+    assert isinstance(answer, job.Refused)
+    assert says in answer.detail
+    assert [path.name for path in tmp_path.iterdir()] == ["w"]
 
 
 def test_a_request_that_is_none_exits_with_2_and_no_traceback():

@@ -21,8 +21,8 @@ from mas_edge.orchestrator import charts
 from mas_edge.orchestrator.cli import main
 from mas_edge.orchestrator.manifest import manifest
 from mas_edge.orchestrator.page import Named, page
+from mas_edge.orchestrator.peaks import Memory
 from mas_edge.orchestrator.plan import DemoPlan
-from mas_edge.orchestrator.report import Memory
 from mas_edge.orchestrator.rounds import GaveUp
 from mas_edge.orchestrator.runs import REPORT, RunReport, compose, read
 from mas_edge.orchestrator.summary import headline, trajectory

@@ -5,13 +5,25 @@ from __future__ import annotations
 import pytest
 
 from mas_edge.orchestrator.rounds import Ask
-from mas_edge.orchestrator.sound import AnswerRefused, check, sound_bill, sound_shortage, sound_words
+from mas_edge.orchestrator.sound import (
+    AnswerRefused,
+    check,
+    sound_bill,
+    sound_shortage,
+    sound_words,
+    unsound_inference,
+)
 from mas_edge.wire.messages import (
     Baseline,
     BlobRef,
+    Deployed,
     Fit,
+    InferenceProfile,
+    InUse,
     Key,
+    Model,
     Profile,
+    Score,
     Shortage,
     TaskBytes,
     Trace,
@@ -67,3 +79,36 @@ def test_a_devices_words_are_one_line_without_control_characters_and_not_endless
     assert sound_words("needs 5 MB ([caps], °C)") == "needs 5 MB ([caps], °C)"
     assert sound_words("a\n\x1b[2Jb") == "a  [2Jb"
     assert len(sound_words("x" * 10**6)) == 1000
+
+
+FAST = InferenceProfile(
+    scores=(Score(task="a", count=4.0, loss_sum=2.0),), latency_p50_s=0.1, method="counter"
+)
+MODEL = Model(workload="w", job="j", group="a", round=1, tasks=("a",), file=ASK.weights)
+
+
+def deployed(**changes) -> Deployed:
+    return Deployed(request="s-1.0", job="j", group="a", verdict="in use", **changes)
+
+
+def test_a_measurement_that_can_be_is_sound():
+    assert unsound_inference(deployed()) == ""
+    used = InUse(model=MODEL, profile=FAST)
+    assert unsound_inference(deployed(profile=FAST, running=FAST, in_use=used)) == ""
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        InferenceProfile(latency_p95_s=-0.1),
+        InferenceProfile(peak_rss_bytes=10**200),
+        InferenceProfile(energy_j=1e200),
+        InferenceProfile(scores=FAST.scores * 2),
+        InferenceProfile(scores=(Score(task="a", count=-1.0, loss_sum=2.0),)),
+        InferenceProfile(scores=(Score(task="a", count=1.0, loss_sum=2.0, intersection=(1,)),)),
+    ],
+)
+@pytest.mark.parametrize("where", ["profile", "running", "in_use"])
+def test_a_measurement_that_cannot_be_is_named_wherever_it_stands(where, wrong):
+    said = InUse(model=MODEL, profile=wrong) if where == "in_use" else wrong
+    assert "number that cannot be" in unsound_inference(deployed(**{where: said}))

@@ -90,6 +90,22 @@ def test_an_event_goes_to_a_job_that_is_known(tmp_path):
         store.append("one", 0.0, Began("x"))
 
 
+def test_what_happened_to_deployments_is_read_in_order_and_stands_apart_from_the_job(tmp_path):
+    with opened(tmp_path / "s.db") as store:
+        store.add_job("one", b"first")
+        numbers_ = [store.add_deployment("one", body) for body in (b"a", b"b")]
+        with pytest.raises(UnknownJob, match="job 'two' is not in"):
+            store.add_deployment("two", b"c")
+    with opened(tmp_path / "s.db") as store:
+        found = store.deployments()
+        assert [(number, job, body) for number, job, body, _ in found] == [
+            (numbers_[0], "one", b"a"),
+            (numbers_[1], "one", b"b"),
+        ]
+        assert store.deployments(numbers_[0]) == found[1:]
+        assert list(store.events("one")) == []
+
+
 def test_a_job_is_added_once(tmp_path):
     with opened(tmp_path / "s.db") as store:
         store.add_job("one", b"first")

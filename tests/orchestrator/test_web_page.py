@@ -94,7 +94,11 @@ def test_the_words_of_a_device_are_text_and_nothing_else(tmp_path):
         reason = m.Reason(condition=MARKUP, detail="</script><script>document.title='broken in'</script>")
         store.set_presence("edge-1", m.Alive(online=True, boot_id="b", reasons=(reason,)))
         sensor = m.Sensor(name=MARKUP, method="counter", scope="board", sensor_host=MARKUP)
-        store.remember_device(going.hello("edge-2", sensor=sensor))
+        file = m.BlobRef(digest="ab" * 32, size_bytes=9, chunk_bytes=9)
+        model = m.Model(workload="watch", job="evening", group=MARKUP, round=6, tasks=("jerk",), file=file)
+        used = m.InUse(model=model, profile=m.InferenceProfile(latency_p50_s=0.002, energy_j=0.004))
+        bare = m.InUse(model=msgspec.structs.replace(model, group="jerk", precision="int8"))
+        store.remember_device(going.hello("edge-2", sensor=sensor, in_use=(used, bare)))
         text = dom(tmp_path)
     assert "gravity + jerk + rotation + exercise" in text
     assert not any(f">{group}<" in text for group in GROUPS), "they come with the split"
@@ -102,6 +106,8 @@ def test_the_words_of_a_device_are_text_and_nothing_else(tmp_path):
     assert "<img" not in text
     assert "<title>mas-edge: 1 of 1 job going on</title>" in text
     assert text.count("<script") == 1
+    assert " of evening, fp32, p50 2.00 ms, 4 mJ each<" in text
+    assert "infers with jerk of evening, int8<" in text
 
 
 def test_a_full_disk_and_what_each_task_and_the_orchestrator_used_are_shown(tmp_path):

@@ -10,6 +10,12 @@ REF = m.BlobRef(digest="ab" * 32, size_bytes=1000, chunk_bytes=512)
 REF_JSON = b'{"digest":"' + b"ab" * 32 + b'","size_bytes":1000,"chunk_bytes":512}'
 SENSOR = m.Sensor(name="rapl", method="counter", scope="package", sensor_host="b7:intel-rapl:0")
 SENSOR_JSON = b'{"name":"rapl","method":"counter","scope":"package","sensor_host":"b7:intel-rapl:0"}'
+MODEL = m.Model(workload="watch", job="j1", group="g0", round=8, tasks=("jerk",), file=REF, precision="int8")
+MODEL_JSON = (
+    b'{"workload":"watch","job":"j1","group":"g0","round":8,"tasks":["jerk"],"file":'
+    + REF_JSON
+    + b',"precision":"int8"}'
+)
 
 GOLDEN: dict[m.Up | m.Down | m.Alive, bytes] = {
     m.Hello(
@@ -28,6 +34,7 @@ GOLDEN: dict[m.Up | m.Down | m.Alive, bytes] = {
         ),
         slots=2,
         beside=(KEY,),
+        in_use=(m.InUse(model=MODEL, previous=MODEL),),
     ): (
         b'{"kind":"hello","device":"pi-3","boot_id":"b7",'
         b'"versions":{"mas_edge":"0.1.0","python":"3.11.7","torch":"2.13.0"},'
@@ -35,7 +42,13 @@ GOLDEN: dict[m.Up | m.Down | m.Alive, bytes] = {
         b'"spooled":[' + KEY_JSON + b'],"cpus":4,"sensor":' + SENSOR_JSON + b","
         b'"refused":[{"sensor":"nvml","reason":"no GPU"}],'
         b'"caps":{"memory_bytes":500,"memory_source":"MemoryMax","cpus":1.5,"cpus_source":"threads",'
-        b'"cpus_enforced":false},"slots":2,"beside":[' + KEY_JSON + b"]}"
+        b'"cpus_enforced":false},"slots":2,"beside":['
+        + KEY_JSON
+        + b'],"in_use":[{"model":'
+        + MODEL_JSON
+        + b',"previous":'
+        + MODEL_JSON
+        + b"}]}"
     ),
     m.Accepted(key=KEY): b'{"kind":"accepted","key":' + KEY_JSON + b"}",
     m.Declined(
@@ -109,6 +122,39 @@ GOLDEN: dict[m.Up | m.Down | m.Alive, bytes] = {
         b'"sampling":{"wall_s":2.0,"samples":19,"gaps":1},"profiler_cpu_s":0.01,'
         b'"refused":[{"sensor":"nvml","reason":"no GPU"}]},'
         b'"fit":{"micro_batch":16,"estimated_bytes":240,"allowed_bytes":250}}'
+    ),
+    m.Deployed(
+        request="f3-1",
+        job="j1",
+        group="g0",
+        verdict="refused",
+        why="loss 0.30, in use 0.25",
+        profile=m.InferenceProfile(
+            scores=(m.Score(task="jerk", count=32.0, loss_sum=9.6),),
+            latency_p50_s=0.002,
+            latency_p95_s=0.003,
+            inputs_per_s=900.0,
+            batch=32,
+            peak_rss_bytes=90_000_000,
+            energy_j=0.004,
+            energy_u_j=0.001,
+            method="estimated",
+        ),
+        running=m.InferenceProfile(scores=(m.Score(task="jerk", count=32.0, loss_sum=8.0),)),
+        in_use=m.InUse(model=MODEL),
+    ): (
+        b'{"kind":"deployed","request":"f3-1","job":"j1","group":"g0","verdict":"refused",'
+        b'"why":"loss 0.30, in use 0.25",'
+        b'"profile":{"scores":[{"task":"jerk","count":32.0,"loss_sum":9.6}],"latency_p50_s":0.002,'
+        b'"latency_p95_s":0.003,"inputs_per_s":900.0,"batch":32,"peak_rss_bytes":90000000,"energy_j":0.004,'
+        b'"energy_u_j":0.001,"method":"estimated"},'
+        b'"running":{"scores":[{"task":"jerk","count":32.0,"loss_sum":8.0}]},'
+        b'"in_use":{"model":' + MODEL_JSON + b"}}"
+    ),
+    m.Deploy(request="f3-1", workload="watch", job="j1", group="g0", model=MODEL, margin=0.1): (
+        b'{"kind":"deploy","request":"f3-1","workload":"watch","job":"j1","group":"g0","model":'
+        + MODEL_JSON
+        + b',"margin":0.1}'
     ),
     m.Need(digest="ab" * 32, ranges=((0, 2), (5, 6))): (
         b'{"kind":"need","digest":"' + b"ab" * 32 + b'","ranges":[[0,2],[5,6]]}'
