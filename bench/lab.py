@@ -3,9 +3,9 @@
 What a fleet does between two events is done here in a row: every device's ``local_round`` from the same
 weights, then ``aggregate.merge``, and a held-out evaluation where one is asked for. Seeds, schedule, names
 of groups and files are those of a job, so that the final weights have the digests of the same job on a fleet
-(tests/bench/test_lab.py). It stands in for the machinery where hundreds of trainings are compared; energy
-and traffic are not its business. CPU time is the process's (``time.process_time``), which other work on the
-machine disturbs little.
+(tests/bench/test_comparison_hands.py). It stands in for the machinery where hundreds of trainings are
+compared; energy and traffic are not its business. CPU time is the process's (``time.process_time``), which
+other work on the machine disturbs little.
 """
 
 from __future__ import annotations

@@ -206,6 +206,7 @@ def _configure(plan: DemoPlan, out: Path, port: int, meter: str) -> dict[str, li
         config = out / f"{device}.toml"
         state = json.dumps(str((out / AGENTS / device).resolve()))
         data = f"\n[data.{plan.spec.training.workload}]\nclients = {json.dumps(clients)}\n"
+        data += f"root = {json.dumps(plan.root)}\n" if plan.root else ""
         write_atomic(config, f'device = "{device}"\n{head}state = {state}\n{tail}{data}'.encode())
         commands[device] = _python("mas_edge.edge_agent.cli", "run", "--config", str(config))
     return commands

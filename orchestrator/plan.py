@@ -42,10 +42,11 @@ class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DemoPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A job, and which clients of the workload each agent has."""
+    """A job, which clients of the workload each agent has, and the folder of their data (None: shipped)."""
 
     spec: JobSpec
     clients: dict[str, tuple[str, ...]]
+    root: str | None = None
 
 
 def demo_plan(options: DemoOptions) -> DemoPlan:

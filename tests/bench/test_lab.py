@@ -1,11 +1,6 @@
-"""The lab against the product: the same job gives the same bits with and without a fleet."""
+"""The lab: rounds, losses and files of trainings; its bits are compared in test_comparison_hands.py."""
 
 from __future__ import annotations
-
-import json
-import os
-import subprocess
-import sys
 
 import msgspec
 import pytest
@@ -13,7 +8,6 @@ import torch
 from lab import Lab, digest
 
 from mas_edge.edge_agent import train
-from mas_edge.orchestrator.decision import Situation, decide
 from mas_edge.orchestrator.plan import DemoOptions, demo_plan
 
 
@@ -61,45 +55,3 @@ def test_losses_are_means_over_all_devices_and_fall(small):
     assert [constant for _, constant in before.values()] == [constant for _, constant in after.values()]
     assert all(after[task][0] < before[task][0] for task in tasks)
     assert lab.unseen(tasks, first).keys() == set(tasks)
-
-
-def finished(folder, preset="tiny", **options):
-    """Final digests by group of a whole mas job in the lab."""
-    plan = demo_plan(DemoOptions(preset=preset, **options))
-    spec, lab = plan.spec, Lab(plan.spec, plan.clients, folder)
-    merged = list(lab.run(spec.tasks, lab.begin(), range(spec.merge_rounds), measure=True))
-    measured = tuple(sums for done in merged for sums in done.measured)
-    left = spec.training.rounds - spec.merge_rounds
-    decided = decide(Situation(spec=spec, stage="split", parameters={}, rounds=left, affinities=measured))
-    found = {}
-    for group in decided.groups:
-        source = merged[-1].weights if group == spec.tasks else lab.carve(merged[-1].weights, group)
-        for done in lab.run(group, source, range(spec.merge_rounds, spec.training.rounds)):
-            found["+".join(group)] = digest(done.weights)
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("groups", ["auto", "3"])
-def test_a_job_in_the_lab_ends_with_the_weights_of_the_demo(tmp_path, groups):
-    options = (
-        "--preset",
-        "tiny",
-        "--seed",
-        "7",
-        "--groups",
-        groups,
-        "--json",
-        "--out",
-        str(tmp_path / "run"),
-    )
-    demo = subprocess.run(
-        [sys.executable, "-m", "mas_edge.orchestrator.cli", "demo", *options],
-        env={**os.environ, "PYTHONSAFEPATH": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=240,
-    )
-    (tmp_path / "lab").mkdir()
-    assert finished(tmp_path / "lab", seed=7, groups=groups) == json.loads(demo.stdout)["final_digests"]

@@ -1,0 +1,138 @@
+"""Whether merging and splitting pays: every policy on the same data and seeds, at equal rounds and energy.
+
+``PYTHONSAFEPATH=1 .venv/bin/python bench/headline.py FOLDER --quick`` trains the quick half (two task sets,
+one seed; under 15 minutes on two idle cores) and prints its tables; ``--nightly`` does all of it (three
+seeds and the map of regimes: a night). What is there is never trained again: a kill loses one round, and
+several may work on other points or seeds of one folder. ``--page`` trains nothing and prints what there is
+and what is missing, ``--fleet`` runs the main policies on real processes for time, joules and bytes,
+``--pictures`` draws. What is trained is in comparison/points.py, how in comparison/hands.py, how it is
+judged in comparison/judge.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.append(str(Path(__file__).parent))  # where PYTHONSAFEPATH is set, a script's folder is not there
+
+import torch
+from comparison import page
+from comparison.book import ComparisonRefused
+from comparison.data import place
+from comparison.points import HEADLINE, POINTS, chosen, quick
+from comparison.table import table
+from comparison.trained import train
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from comparison.points import Point
+
+ON_FLEETS = ("all-in-one", "mas 2", "mas 3", "mas auto", "mas-verified", "one-by-one")
+"""Arms that are also run on real processes."""
+
+
+def show(folder: Path, points: Sequence[Point], pictures: Path | None) -> None:
+    from comparison import fleet  # noqa: PLC0415 - rich, and all of mas demo
+
+    print(f"Machine: {platform.platform()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread")
+    every = [table(folder, point) for point in points]
+    tables = [found for found in every if found.arms]
+    sets = [found for found in tables if found.point.name in {each.name for each in HEADLINE}]
+    around = [found for found in tables if found not in sets]
+    runs = [fleet.found(folder, found.point, found.point.arms) for found in sets]
+    sections = {"Two groups, and what they should do": page.goals(tables)}
+    sections |= {f"Every policy: {found.point.name}": page.policies(found) for found in sets}
+    sections["The map"] = page.regimes(tables)
+    sections |= {f"Each task: {found.point.name}": page.tasks(found) for found in sets}
+    for found, measured in zip(sets, runs, strict=True):
+        if measured:
+            sections[f"Real fleets: {found.point.name}"] = page.fleets(found.point, measured)
+    sections |= {f"Lengths: {found.point.name}": page.policies(found) for found in around}
+    sections["Missing"] = page.missing(every)
+    for title, text in sections.items():
+        print(f"\n## {title}\n\n{text}")
+    if pictures:
+        from comparison import pictures as drawn  # noqa: PLC0415 - imports matplotlib
+
+        drawn.draw(sets, tables, runs, pictures)
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
+
+
+def points_of(options: argparse.Namespace) -> tuple[Point, ...]:
+    """What the options name."""
+    named = chosen(options.points.split(",")) if options.points else tuple(POINTS.values())
+    if not options.quick:
+        return named
+    halves = HEADLINE[:2]
+    return tuple(quick(point) for point in halves if point in named)
+
+
+def work(folder: Path, points: Sequence[Point], seeds: Sequence[int] | None, processes: int) -> None:
+    """Train what is missing, all points under one seed before the next; raises ComparisonRefused."""
+    wanted = seeds or sorted({seed for point in points for seed in point.seeds})
+    pairs = [(point, seed) for seed in wanted for point in points if seed in point.seeds]
+    if processes == 1:
+        for point, seed in pairs:
+            train(folder, point, point.arms, seed, say=say)
+        return
+    for point in points:
+        place(folder, point)  # two processes would each render it
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        begun = [pool.submit(train, folder, point, point.arms, seed, say=say) for point, seed in pairs]
+        for each in begun:
+            each.result()
+
+
+def measure(folder: Path, points: Sequence[Point]) -> None:
+    """Run what is missing on real processes."""
+    from comparison import fleet  # noqa: PLC0415 - rich, and all of mas demo
+
+    for point in points:
+        if point in HEADLINE:
+            fleet.measure(folder, point, [arm for arm in point.arms if arm.name in ON_FLEETS], say=say)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where trainings are kept")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--quick", action="store_true", help="two task sets, one seed")
+    what.add_argument("--nightly", action="store_true", help="everything")
+    what.add_argument("--page", action="store_true", help="train nothing")
+    what.add_argument(
+        "--fleet", action="store_true", help="run the task sets' main policies on real processes"
+    )
+    parser.add_argument("--points", help="only these of " + ", ".join(POINTS))
+    parser.add_argument("--seeds", help="only these")
+    parser.add_argument("--processes", type=int, default=2, help="how many train (default: %(default)s)")
+    parser.add_argument("--pictures", type=Path, help="a folder to draw into")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        points = points_of(options)
+        if options.fleet:
+            measure(options.folder, points)
+        elif not options.page:
+            seeds = [int(seed) for seed in options.seeds.split(",")] if options.seeds else None
+            work(options.folder, points, seeds, options.processes)
+        show(options.folder, points, options.pictures)
+    except ComparisonRefused as refused:
+        print(refused, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
