@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from mas_edge.orchestrator.demo import STATE, prepare, run
+from mas_edge.orchestrator.demos.demo import STATE, prepare, run
 from mas_edge.orchestrator.plan import DemoPlan
 from mas_edge.orchestrator.report import profiles
 from mas_edge.orchestrator.service import read_store

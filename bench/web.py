@@ -25,10 +25,10 @@ import msgspec
 import psutil
 from PIL import Image
 
-from mas_edge.orchestrator.follow import Follower
 from mas_edge.orchestrator.service import read_store
 from mas_edge.orchestrator.store import StoreError
-from mas_edge.orchestrator.web import FRESH_S, PageConfig, serve_page
+from mas_edge.orchestrator.views.follow import Follower
+from mas_edge.orchestrator.views.web import FRESH_S, PageConfig, serve_page
 
 REPEATS, LIMIT_S = 20, 540.0
 SIZE = "1200,1280"

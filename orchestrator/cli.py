@@ -14,17 +14,17 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mas_edge.orchestrator.cli_deploy import add_commands as add_deploying_commands
-from mas_edge.orchestrator.cli_fleet import add_commands as add_fleet_commands
-from mas_edge.orchestrator.cli_jobs import add_commands as add_job_commands
-from mas_edge.orchestrator.cli_looks import add_commands as add_looking_commands
-from mas_edge.orchestrator.cli_talk import add_socket, connected
+from mas_edge.orchestrator.commands.cli_deploy import add_commands as add_deploying_commands
+from mas_edge.orchestrator.commands.cli_fleet import add_commands as add_fleet_commands
+from mas_edge.orchestrator.commands.cli_jobs import add_commands as add_job_commands
+from mas_edge.orchestrator.commands.cli_looks import add_commands as add_looking_commands
+from mas_edge.orchestrator.commands.cli_talk import add_socket, connected
 from mas_edge.orchestrator.spec import POLICIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from mas_edge.orchestrator.runs import RunReport
+    from mas_edge.orchestrator.reports.runs import RunReport
 
 WRONG, BROKEN, INTERRUPTED = 2, 1, 130
 
@@ -159,7 +159,7 @@ def demo(options: argparse.Namespace) -> int:
         mas demo --policy tag --groups 3
         mas demo --preset tiny --rounds 4 --merge-rounds 2 --seed 7 --json --out runs/seven
     """
-    from mas_edge.orchestrator.showcase import showcase  # noqa: PLC0415 - keeps --help fast
+    from mas_edge.orchestrator.demos.showcase import showcase  # noqa: PLC0415 - keeps --help fast
 
     return showcase(options)
 
@@ -175,8 +175,8 @@ def report(options: argparse.Namespace) -> int:
         mas report runs/seven --csv > rows.csv
         mas report 1122-gravity-jerk-1
     """
-    from mas_edge.orchestrator import orders  # noqa: PLC0415 - keeps --help fast
-    from mas_edge.orchestrator.reporting import show  # noqa: PLC0415
+    from mas_edge.orchestrator.demos.reporting import show  # noqa: PLC0415
+    from mas_edge.orchestrator.launching import orders  # noqa: PLC0415 - keeps --help fast
 
     def ask(job: str) -> RunReport:
         with connected(options) as orchestrator:

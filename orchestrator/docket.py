@@ -20,7 +20,7 @@ from mas_edge.orchestrator.job import Event, Job
 from mas_edge.orchestrator.observed import observed
 from mas_edge.orchestrator.rulings import Scene, news
 from mas_edge.orchestrator.spec import JobSpec, check
-from mas_edge.orchestrator.usage import Usage
+from mas_edge.orchestrator.storage.usage import Usage
 from mas_edge.wire import messages as m
 
 if TYPE_CHECKING:

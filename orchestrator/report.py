@@ -4,7 +4,7 @@
 scores that devices send in round r are those of the weights they received, so they stand under round
 r - 1. ``profiles`` are the bills; what the orchestrator's own child used (first weights, unseen clients)
 stands under the group ``orchestrator``. Bills are added up by ``profiling``, both are put together in
-``orchestrator.runs``; how it looks is the business of ``pictures``, ``charts``, ``tables`` and ``page``.
+``orchestrator.reports.runs``; how it looks is the business of its neighbours there.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from mas_edge.orchestrator import job as jobs
-from mas_edge.orchestrator import refusals
 from mas_edge.orchestrator.affinity import Affinity, normalise, pool
 from mas_edge.orchestrator.decision import Decision
 from mas_edge.orchestrator.events import GaveUp, Heard, Late
 from mas_edge.orchestrator.job import Initialised, Judged
 from mas_edge.orchestrator.peaks import Memory, memory
-from mas_edge.orchestrator.refusals import Refusals
 from mas_edge.orchestrator.spec import ORCHESTRATOR, JobSpec
+from mas_edge.orchestrator.storage import refusals
+from mas_edge.orchestrator.storage.refusals import Refusals
 from mas_edge.wire.messages import Profile, Score
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from mas_edge.orchestrator.rollout import Rollout
 from mas_edge.orchestrator.roster import DeviceFacts, Roster
 from mas_edge.orchestrator.rulings import Ruled, ruling, rulings, waiting
 from mas_edge.orchestrator.schedule import Contender, Schedule, asks
-from mas_edge.orchestrator.shelf import Shelf
 from mas_edge.orchestrator.spec import JobSpec
+from mas_edge.orchestrator.storage.shelf import Shelf
 from mas_edge.wire import messages as m
 from mas_edge.wire.blobs import Fetcher, Publisher
 

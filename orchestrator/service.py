@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mas_edge.orchestrator.control import Control
-from mas_edge.orchestrator.desk import Desk
 from mas_edge.orchestrator.job import Event
-from mas_edge.orchestrator.looks import Looker
+from mas_edge.orchestrator.launching.control import Control
+from mas_edge.orchestrator.launching.desk import Desk
+from mas_edge.orchestrator.launching.looks import Looker
 from mas_edge.orchestrator.own_broker import OwnBroker
 from mas_edge.orchestrator.server import Server
-from mas_edge.orchestrator.shelf import Shelf, StorageConfig
+from mas_edge.orchestrator.storage.shelf import Shelf, StorageConfig
 from mas_edge.orchestrator.store import Store
-from mas_edge.orchestrator.web import PageConfig, serve_page
+from mas_edge.orchestrator.views.web import PageConfig, serve_page
 from mas_edge.orchestrator.workshop import Workshop
 from mas_edge.profiling.choice import EnergyConfig, choose
 from mas_edge.wire.blobs import BlobStore

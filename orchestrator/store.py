@@ -2,7 +2,7 @@
 
 An event is on disk before ``append`` returns, and only then may it be acted on; reading a job's
 events back in order restores the orchestrator. Progress is only overwritten, over a second connection that
-does not wait. The file itself, and what is wrong with it, is ``orchestrator.store_file``'s business.
+does not wait. The file itself, and what is wrong with it, is ``orchestrator.storage.store_file``'s business.
 
 Bodies are the JSON of tagged structs; which events there are, the caller says. Nothing is interpreted
 here, and nothing is deleted but a launch that was taken back before its job began.
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from mas_edge.orchestrator.store_file import (
+from mas_edge.orchestrator.storage.store_file import (
     Mode,
     StoreError,
     StoreFull,

@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import ExitStack, contextmanager
 
-from mas_edge.orchestrator.remote import NobodyThere, Orchestrator
+from mas_edge.orchestrator.launching.remote import NobodyThere, Orchestrator
 from mas_edge.wire.host import free_port
 
 LIMIT_S = 180

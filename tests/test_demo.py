@@ -15,7 +15,7 @@ import time
 import psutil
 import pytest
 
-from mas_edge.orchestrator.demo import STATE
+from mas_edge.orchestrator.demos.demo import STATE
 from mas_edge.orchestrator.rounds import Heard
 from mas_edge.orchestrator.service import read_store
 from mas_edge.orchestrator.store import StoreError

@@ -11,8 +11,8 @@ import psutil
 import pytest
 from serving import LIMIT_S, a_fleet
 
-from mas_edge.orchestrator.orders import Stop
-from mas_edge.orchestrator.remote import NobodyThere, Orchestrator
+from mas_edge.orchestrator.launching.orders import Stop
+from mas_edge.orchestrator.launching.remote import NobodyThere, Orchestrator
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import time
 import pytest
 from test_demo import LIMIT_S, child, demo, finished
 
-from mas_edge.orchestrator.demo import STATE
+from mas_edge.orchestrator.demos.demo import STATE
 from mas_edge.orchestrator.job import Planned
 from mas_edge.orchestrator.rounds import Heard, Merged
 from mas_edge.orchestrator.service import read_store

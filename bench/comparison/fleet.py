@@ -17,11 +17,11 @@ from rich.console import Console
 from comparison.data import place
 from comparison.points import clients, known, spec
 from comparison.trained import finished
-from mas_edge.orchestrator import runs, tables
-from mas_edge.orchestrator.demo import prepare, run
+from mas_edge.orchestrator.demos.demo import prepare, run
+from mas_edge.orchestrator.demos.progress import Display
+from mas_edge.orchestrator.demos.showcase import write
 from mas_edge.orchestrator.plan import DemoPlan
-from mas_edge.orchestrator.progress import Display
-from mas_edge.orchestrator.showcase import write
+from mas_edge.orchestrator.reports import runs, tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

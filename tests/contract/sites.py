@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from mas_edge.orchestrator.authority import enroll, open_authority
-from mas_edge.orchestrator.enroll import BrokerHost, configure_broker
+from mas_edge.orchestrator.fleet.authority import enroll, open_authority
+from mas_edge.orchestrator.fleet.enroll import BrokerHost, configure_broker
 from mas_edge.wire import broker as embedded
 from mas_edge.wire.bus import Address, connect
 from mas_edge.wire.host import free_port

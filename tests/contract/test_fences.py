@@ -16,8 +16,8 @@ from dataclasses import replace
 import pytest
 from sites import NOW, Hasty, Relay, launch_mosquitto, listening, receive, until
 
-from mas_edge.orchestrator import authority as a
-from mas_edge.orchestrator.enroll import Board, BrokerHost, configure_broker, enroll
+from mas_edge.orchestrator.fleet import authority as a
+from mas_edge.orchestrator.fleet.enroll import Board, BrokerHost, configure_broker, enroll
 from mas_edge.wire import messages as m
 from mas_edge.wire.bus import Address, BrokerRefused, BrokerUnreachable, connect
 from mas_edge.wire.host import free_port

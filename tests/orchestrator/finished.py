@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from mas_edge.orchestrator.decision import Decision
 from mas_edge.orchestrator.job import Initialised, Judged, Planned
-from mas_edge.orchestrator.manifest import manifest
 from mas_edge.orchestrator.plan import DemoPlan
+from mas_edge.orchestrator.reports.manifest import manifest
+from mas_edge.orchestrator.reports.runs import compose
 from mas_edge.orchestrator.rounds import Carved, Heard, Merged
-from mas_edge.orchestrator.runs import compose
 from mas_edge.orchestrator.spec import JobSpec
 from mas_edge.wire import messages as m
 

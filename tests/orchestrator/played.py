@@ -19,7 +19,7 @@ from mas_edge.orchestrator.events import GaveUp, Heard, Late
 from mas_edge.orchestrator.job import Initialised, Resumed, Stopped
 from mas_edge.orchestrator.server import Server
 from mas_edge.orchestrator.service import open_store
-from mas_edge.orchestrator.shelf import Shelf
+from mas_edge.orchestrator.storage.shelf import Shelf
 from mas_edge.orchestrator.workshop import Workshop
 from mas_edge.profiling.ledger import LOST
 from mas_edge.profiling.meters import open_one

@@ -11,8 +11,8 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mas_edge.orchestrator import authority as a
-from mas_edge.orchestrator import certificates as certs
+from mas_edge.orchestrator.fleet import authority as a
+from mas_edge.orchestrator.fleet import certificates as certs
 from mas_edge.wire.host import FolderInUse
 from mas_edge.wire.messages import NameRefused, is_name
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mas_edge.orchestrator.cli import main
-from mas_edge.orchestrator.compare import STUDENT_T, compare
-from mas_edge.orchestrator.runs import REPORT
+from mas_edge.orchestrator.reports.compare import STUDENT_T, compare
+from mas_edge.orchestrator.reports.runs import REPORT
 
 SAME = a_run()
 

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from mas_edge.orchestrator import tables
-from mas_edge.orchestrator.contributions import Contributed, contributions
 from mas_edge.orchestrator.decision import Decision
 from mas_edge.orchestrator.events import Absurd, Closed, GaveUp, Heard, Late, LeftOut, Merged, Selected
 from mas_edge.orchestrator.job import Initialised, Planned
+from mas_edge.orchestrator.reports import tables
+from mas_edge.orchestrator.storage.contributions import Contributed, contributions
 from mas_edge.wire import messages as m
 
 FREE = msgspec.structs.replace(SPEC.training, reproducible=False)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from mas_edge.orchestrator import orders
-from mas_edge.orchestrator.control import MOST_CLIENTS, Control, SocketRefused
-from mas_edge.orchestrator.remote import (
+from mas_edge.orchestrator.launching import orders
+from mas_edge.orchestrator.launching.control import MOST_CLIENTS, Control, SocketRefused
+from mas_edge.orchestrator.launching.remote import (
     PLACE,
     NobodyThere,
     Orchestrator,

@@ -8,8 +8,8 @@ import time
 import msgspec
 import pytest
 
-from mas_edge.orchestrator.crew import Crew, CrewFailed
-from mas_edge.orchestrator.demo import PLAN, REPORT, STATE, prepare
+from mas_edge.orchestrator.demos.crew import Crew, CrewFailed
+from mas_edge.orchestrator.demos.demo import PLAN, REPORT, STATE, prepare
 from mas_edge.orchestrator.plan import DemoOptions, demo_plan
 
 

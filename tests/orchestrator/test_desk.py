@@ -8,14 +8,14 @@ import random
 import msgspec
 import pytest
 
-from mas_edge.orchestrator import orders
-from mas_edge.orchestrator.desk import Desk
 from mas_edge.orchestrator.job import Abandoned, Event, Initialised, Planned
-from mas_edge.orchestrator.launch import JobTable, TaskTable, TrainingTable, Wish
-from mas_edge.orchestrator.looks import Looker
+from mas_edge.orchestrator.launching import orders
+from mas_edge.orchestrator.launching.desk import Desk
+from mas_edge.orchestrator.launching.launch import JobTable, TaskTable, TrainingTable, Wish
+from mas_edge.orchestrator.launching.looks import Looker
 from mas_edge.orchestrator.server import Server
-from mas_edge.orchestrator.shelf import Shelf, StorageConfig
 from mas_edge.orchestrator.spec import Budget, Participation
+from mas_edge.orchestrator.storage.shelf import Shelf, StorageConfig
 from mas_edge.orchestrator.store import Store
 from mas_edge.orchestrator.workshop import Workshop
 from mas_edge.profiling.meters import open_one

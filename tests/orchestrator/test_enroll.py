@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mas_edge.edge_agent.config import AgentConfig
-from mas_edge.orchestrator import board_config
 from mas_edge.orchestrator.cli import main
+from mas_edge.orchestrator.fleet import board_config
 from mas_edge.orchestrator.service import OrchestratorConfig
 from mas_edge.wire.host import load_config
 

@@ -7,9 +7,9 @@ import pytest
 from finished import a_run
 
 from mas_edge.models.proof import Proof, TaskProof
-from mas_edge.orchestrator import exporting
 from mas_edge.orchestrator.cli import main
-from mas_edge.orchestrator.runs import read
+from mas_edge.orchestrator.launching import exporting
+from mas_edge.orchestrator.reports.runs import read
 
 
 @pytest.fixture

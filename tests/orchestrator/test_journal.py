@@ -9,9 +9,9 @@ from test_job import spec
 from test_stopping import World
 
 from mas_edge.orchestrator.job import Abandoned, Resumed, Stopped
-from mas_edge.orchestrator.journal import Journal, beginning
 from mas_edge.orchestrator.rounds import GaveUp, Late, Lifted
 from mas_edge.orchestrator.spec import Budget, Launched
+from mas_edge.orchestrator.views.journal import Journal, beginning
 from mas_edge.wire.messages import Key
 
 

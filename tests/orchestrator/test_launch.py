@@ -12,10 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mas_edge.models.tasks import WorkloadError, find
-from mas_edge.orchestrator import gather
-from mas_edge.orchestrator.gather import Waiting, due, job_spec, place
-from mas_edge.orchestrator.launch import JobFile, LaunchRefused, TaskFile, TrainingTable, admit, resolve
-from mas_edge.orchestrator.launch_files import read
+from mas_edge.orchestrator.launching import gather
+from mas_edge.orchestrator.launching.gather import Waiting, due, job_spec, place
+from mas_edge.orchestrator.launching.launch import (
+    JobFile,
+    LaunchRefused,
+    TaskFile,
+    TrainingTable,
+    admit,
+    resolve,
+)
+from mas_edge.orchestrator.launching.launch_files import read
 from mas_edge.wire.host import ConfigError
 from mas_edge.wire.messages import Hello, NameRefused, Offer, Training, Versions, is_name
 

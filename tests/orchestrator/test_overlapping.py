@@ -9,15 +9,15 @@ import pytest
 
 from mas_edge.orchestrator.decision import Decision, Trial
 from mas_edge.orchestrator.job import Job, Planned, step
-from mas_edge.orchestrator.journal import Journal
-from mas_edge.orchestrator.manifest import manifest
-from mas_edge.orchestrator.pictures import curves
 from mas_edge.orchestrator.plan import DemoPlan
 from mas_edge.orchestrator.report import report
-from mas_edge.orchestrator.runs import compose
-from mas_edge.orchestrator.status import status
-from mas_edge.orchestrator.summary import trajectory
-from mas_edge.orchestrator.tally import Tally
+from mas_edge.orchestrator.reports.manifest import manifest
+from mas_edge.orchestrator.reports.pictures import curves
+from mas_edge.orchestrator.reports.runs import compose
+from mas_edge.orchestrator.reports.summary import trajectory
+from mas_edge.orchestrator.views.journal import Journal
+from mas_edge.orchestrator.views.status import status
+from mas_edge.orchestrator.views.tally import Tally
 
 G, J, R, E = going.TASKS
 TAG = going.spec("tagged", policy="tag", merge_rounds=0, groups=2)

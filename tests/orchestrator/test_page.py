@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from finished import MODEL, RAPL, a_run
 
-from mas_edge.orchestrator.page import Named, page
+from mas_edge.orchestrator.reports.page import Named, page
 
 pytest.importorskip("matplotlib", reason="the page needs matplotlib (extra orchestrator)")
 Image = pytest.importorskip("PIL.Image", reason="pillow reads the screenshot")

@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("matplotlib", reason="the pictures need matplotlib (extra orchestrator)")
 
 from mas_edge.orchestrator.decision import Decision
-from mas_edge.orchestrator.pictures import affinity, curves
 from mas_edge.orchestrator.report import AffinityTable, Point, Report
+from mas_edge.orchestrator.reports.pictures import affinity, curves
 from mas_edge.orchestrator.spec import JobSpec
 from mas_edge.wire.messages import Training
 

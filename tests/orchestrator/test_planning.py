@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mas_edge.orchestrator import job as jobs
-from mas_edge.orchestrator import trade_off
 from mas_edge.orchestrator.decision import Decision
 from mas_edge.orchestrator.docket import Docket
 from mas_edge.orchestrator.job import Exhausted, Initialised, Job, Plan, Planned
-from mas_edge.orchestrator.manifest import manifest
 from mas_edge.orchestrator.observed import observed
-from mas_edge.orchestrator.page import svg
 from mas_edge.orchestrator.plan import DemoPlan
 from mas_edge.orchestrator.planning import alike, exhausted, jobs_alike, planned, preview
 from mas_edge.orchestrator.report import report
+from mas_edge.orchestrator.reports import trade_off
+from mas_edge.orchestrator.reports.manifest import manifest
+from mas_edge.orchestrator.reports.page import svg
+from mas_edge.orchestrator.reports.runs import compose
 from mas_edge.orchestrator.rounds import Ask, Carve, Carved, GaveUp, Heard, Merge, Merged, Select, Selected
-from mas_edge.orchestrator.runs import compose
 from mas_edge.orchestrator.service import open_store
 from mas_edge.orchestrator.spec import Budget, JobSpec
 from mas_edge.wire.messages import AffinitySums, BlobRef, Score, Shortage, Training, Update

@@ -13,14 +13,14 @@ from finished import SPEC, events
 from test_deployments import exported
 from test_server import Device
 
-from mas_edge.orchestrator import orders
 from mas_edge.orchestrator.cli import main
 from mas_edge.orchestrator.deployment import owes
-from mas_edge.orchestrator.desk import Desk
-from mas_edge.orchestrator.in_use import answers, everywhere
 from mas_edge.orchestrator.job import Event
-from mas_edge.orchestrator.looks import Looker
-from mas_edge.orchestrator.page import Named, page
+from mas_edge.orchestrator.launching import orders
+from mas_edge.orchestrator.launching.desk import Desk
+from mas_edge.orchestrator.launching.looks import Looker
+from mas_edge.orchestrator.reports.in_use import answers, everywhere
+from mas_edge.orchestrator.reports.page import Named, page
 from mas_edge.orchestrator.server import Server
 from mas_edge.orchestrator.service import open_store
 from mas_edge.orchestrator.workshop import Workshop

@@ -15,11 +15,11 @@ from safetensors.numpy import load, save
 
 from mas_edge.orchestrator.events import Closed, GaveUp, Heard, Late, LeftOut, Lifted, Merged, Selected
 from mas_edge.orchestrator.job import Initialised
-from mas_edge.orchestrator.refusals import Refusals
 from mas_edge.orchestrator.report import profiles, report
 from mas_edge.orchestrator.server import Server
 from mas_edge.orchestrator.service import open_store
 from mas_edge.orchestrator.spec import Budget, JobSpec, Participation, SpecRefused, check
+from mas_edge.orchestrator.storage.refusals import Refusals
 from mas_edge.orchestrator.store import JobExists
 from mas_edge.orchestrator.workshop import Workshop
 from mas_edge.profiling.meters import open_one

@@ -17,15 +17,15 @@ import msgspec
 import pytest
 from finished import MODEL, RAPL, SPEC, a_run, events, profile
 
-from mas_edge.orchestrator import charts
 from mas_edge.orchestrator.cli import main
-from mas_edge.orchestrator.manifest import manifest
-from mas_edge.orchestrator.page import Named, page
 from mas_edge.orchestrator.peaks import Memory
 from mas_edge.orchestrator.plan import DemoPlan
+from mas_edge.orchestrator.reports import charts
+from mas_edge.orchestrator.reports.manifest import manifest
+from mas_edge.orchestrator.reports.page import Named, page
+from mas_edge.orchestrator.reports.runs import REPORT, RunReport, compose, read
+from mas_edge.orchestrator.reports.summary import headline, trajectory
 from mas_edge.orchestrator.rounds import GaveUp
-from mas_edge.orchestrator.runs import REPORT, RunReport, compose, read
-from mas_edge.orchestrator.summary import headline, trajectory
 from mas_edge.profiling.report import joules
 from mas_edge.profiling.tables import WIDE
 from mas_edge.wire import messages as m

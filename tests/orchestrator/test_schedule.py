@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mas_edge.orchestrator.events import GaveUp
 from mas_edge.orchestrator.rounds import Ask
 from mas_edge.orchestrator.schedule import Contender, Schedule
-from mas_edge.orchestrator.usage import DAY_S, Usage
+from mas_edge.orchestrator.storage.usage import DAY_S, Usage
 from mas_edge.wire.messages import BlobRef, Key, Profile, Spend
 
 W = BlobRef(digest="w", size_bytes=1, chunk_bytes=1)

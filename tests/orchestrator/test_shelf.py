@@ -17,14 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from mas_edge.orchestrator import orders, status_tables
 from mas_edge.orchestrator.job import Initialised, Job, referenced
-from mas_edge.orchestrator.looks import Looker
+from mas_edge.orchestrator.launching import orders
+from mas_edge.orchestrator.launching.looks import Looker
 from mas_edge.orchestrator.rounds import Contribution, Heard, Merged, Run
 from mas_edge.orchestrator.server import Server
 from mas_edge.orchestrator.service import OrchestratorConfig, open_store
-from mas_edge.orchestrator.shelf import NoRoom, Shelf, StorageConfig, spare
 from mas_edge.orchestrator.spec import JobSpec
+from mas_edge.orchestrator.storage.shelf import NoRoom, Shelf, StorageConfig, spare
+from mas_edge.orchestrator.views import status_tables
 from mas_edge.orchestrator.workshop import Workshop
 from mas_edge.profiling.meters import open_one
 from mas_edge.wire import messages as m

@@ -15,10 +15,10 @@ from test_stopping import ROUNDS, World, some_tasks
 from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator.decision import Decision, Trial
 from mas_edge.orchestrator.job import Exhausted, Planned, Resumed, Stopped
-from mas_edge.orchestrator.outlook import share_done
 from mas_edge.orchestrator.planning import planned, situation
 from mas_edge.orchestrator.rounds import Ask, GaveUp, Heard, Merged
 from mas_edge.orchestrator.spec import Budget, JobSpec, check
+from mas_edge.orchestrator.views.outlook import share_done
 from mas_edge.wire.messages import Score, Shortage, Training
 
 ALL = TASKS

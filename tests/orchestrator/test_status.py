@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator.events import Absurd, GaveUp, Late, LeftOut
-from mas_edge.orchestrator.follow import Follower, midnight_s
 from mas_edge.orchestrator.report import report
 from mas_edge.orchestrator.service import open_store, read_store
 from mas_edge.orchestrator.spec import Budget, Launched
-from mas_edge.orchestrator.status import recent, status
-from mas_edge.orchestrator.status_values import Known, Status
-from mas_edge.orchestrator.tally import Tally
+from mas_edge.orchestrator.views.follow import Follower, midnight_s
+from mas_edge.orchestrator.views.status import recent, status
+from mas_edge.orchestrator.views.status_values import Known, Status
+from mas_edge.orchestrator.views.tally import Tally
 from mas_edge.wire import messages as m
 
 SPEC = going.spec()

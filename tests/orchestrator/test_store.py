@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mas_edge.orchestrator.storage.store_file import APPLICATION, SCHEMAS, VERSION
 from mas_edge.orchestrator.store import (
     JobExists,
     Store,
@@ -24,7 +25,6 @@ from mas_edge.orchestrator.store import (
     StoreRefused,
     UnknownJob,
 )
-from mas_edge.orchestrator.store_file import APPLICATION, SCHEMAS, VERSION
 from mas_edge.wire.messages import Alive, Hello, Key, Progress, Versions
 
 

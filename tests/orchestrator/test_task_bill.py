@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from mas_edge.orchestrator.cost_model import Shares
 from mas_edge.orchestrator.observed import Observation, Observed
+from mas_edge.orchestrator.reports.task_bill import shares_of, task_bills
 from mas_edge.orchestrator.spec import ORCHESTRATOR, Launched
-from mas_edge.orchestrator.task_bill import shares_of, task_bills
 from mas_edge.profiling.bill import Billed
 
 TASKS = ("a", "b", "c")

@@ -10,8 +10,8 @@ from finished import MODEL, RAPL, a_run, events, heard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mas_edge.orchestrator.charts import busiest
-from mas_edge.orchestrator.timeline import Bar, timeline
+from mas_edge.orchestrator.reports.charts import busiest
+from mas_edge.orchestrator.reports.timeline import Bar, timeline
 
 
 def bar(device, kind, t0_s, t1_s):

@@ -12,12 +12,12 @@ import pytest
 from finished import RAPL
 from test_status import EVENTS, NOON_S, SPEC, SPLIT, known, owed, shown, told
 
-from mas_edge.orchestrator import status_tables as tables
+from mas_edge.orchestrator.commands.watch import WatchRefused, picture, show
+from mas_edge.orchestrator.demos.progress import Display
 from mas_edge.orchestrator.job import Abandoned, Job, step
-from mas_edge.orchestrator.progress import Display
 from mas_edge.orchestrator.spec import Budget
-from mas_edge.orchestrator.status_values import Status
-from mas_edge.orchestrator.watch import WatchRefused, picture, show
+from mas_edge.orchestrator.views import status_tables as tables
+from mas_edge.orchestrator.views.status_values import Status
 from mas_edge.profiling.report import drawn
 from mas_edge.wire import messages as m
 

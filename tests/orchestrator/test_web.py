@@ -16,12 +16,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mas_edge.orchestrator.service import open_store, read_store
-from mas_edge.orchestrator.status_values import Status
-from mas_edge.orchestrator.web_guard import COOKIE, HEADERS, PageRefused, Visit, is_loopback, judge
+from mas_edge.orchestrator.views.status_values import Status
+from mas_edge.orchestrator.views.web_guard import COOKIE, HEADERS, PageRefused, Visit, is_loopback, judge
 from mas_edge.wire import messages as m
 
 pytest.importorskip("uvicorn", reason="the web page needs uvicorn (extra orchestrator)")
-from mas_edge.orchestrator.web import FRESH_S, PageConfig, serve_page
+from mas_edge.orchestrator.views.web import FRESH_S, PageConfig, serve_page
 
 TOKEN = "correct horse"
 

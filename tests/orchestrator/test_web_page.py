@@ -16,12 +16,12 @@ import pytest
 from test_status import told
 
 from mas_edge.orchestrator.service import open_store, read_store
-from mas_edge.orchestrator.status import status
+from mas_edge.orchestrator.views.status import status
 from mas_edge.wire import messages as m
 
 pytest.importorskip("uvicorn", reason="the web page needs uvicorn (extra orchestrator)")
 Image = pytest.importorskip("PIL.Image", reason="pillow reads the screenshot")
-from mas_edge.orchestrator.web import PageConfig, serve_page  # noqa: E402 - after the reasons to skip
+from mas_edge.orchestrator.views.web import PageConfig, serve_page  # noqa: E402 - after the reasons to skip
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium")

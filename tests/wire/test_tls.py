@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from mas_edge.orchestrator import authority as a
+from mas_edge.orchestrator.fleet import authority as a
 from mas_edge.wire import causes
 from mas_edge.wire.address import Address, AddressRefused, TlsConnection
 
