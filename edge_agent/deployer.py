@@ -151,6 +151,8 @@ class Deployer:
                         self._uplink.want(ref)
                 case d.Measure():
                     self._pending = action
+                case d.Stop():
+                    self._over()
                 case d.Keep(answer=answer):
                     self._unsaid.append(answer)
         self._keep()
@@ -224,7 +226,11 @@ class Deployer:
         )
 
     def _end(self, event: d.Measured | d.Unsound) -> None:
+        self._over()
+        self._step(event)
+
+    def _over(self) -> None:
+        """No model is in hand any more."""
         if self._trial:
             self._trial.close()
         self._trial = self._pending = self._since = None
-        self._step(event)

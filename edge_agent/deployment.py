@@ -9,7 +9,8 @@ A request brings a model for one task group of a workload, or asks to roll back 
 
 Files come in any order; one model is measured at a time, in the order asked, and the one in use beside it on
 the same examples; ``in_use.worse`` says which is refused. What was in use before stays on disk until the next
-switch. A request that a later one for the same group finds waiting is refused: it is out of date.
+switch. A request that a later one for the same group finds waiting or measured is refused: it is out of date,
+and must not come into use after a rollback.
 
 Every request has one answer, remembered with what is in use in one value (``in_use.Kept``), which is on disk
 before the answer is said: asked again, the device says the same, also after a kill at any instant.
@@ -96,6 +97,10 @@ class Measure(_Value, frozen=True):
     held_out_share: float | None = None
 
 
+class Stop(_Value, frozen=True):
+    """Nobody wants to know any more how the model in hand does."""
+
+
 class Keep(_Value, frozen=True):
     """Put what is kept on disk, in one write, and only then say the answer."""
 
@@ -108,7 +113,7 @@ class Say(_Value, frozen=True):
     answer: Deployed
 
 
-Action: TypeAlias = Fetch | Measure | Keep | Say
+Action: TypeAlias = Fetch | Measure | Stop | Keep | Say
 Actions: TypeAlias = tuple[Action, ...]
 
 
@@ -133,9 +138,11 @@ def _asked(state: State, deploy: Deploy) -> tuple[State, Actions]:
     known = [answer for answer in state.kept.answers if answer.request == deploy.request]
     if known:
         return state, (Say(answer=known[0]),)
-    in_hand = state.measuring and state.measuring.deploy.request == deploy.request
-    if in_hand or any(each.request == deploy.request for each in state.waiting):
+    if state.measuring and state.measuring.deploy.request == deploy.request:
         return state, ()
+    if any(each.request == deploy.request for each in state.waiting):
+        file = deploy.model.file if deploy.model else None  # it may have come when the disk was full
+        return state, (Fetch(ref=file),) if file and file.digest not in state.here else ()
     state, actions = _outdate(state, deploy)
     if deploy.model is None:
         state, more = _roll_back(state, deploy)
@@ -148,13 +155,15 @@ def _asked(state: State, deploy: Deploy) -> tuple[State, Actions]:
 
 
 def _outdate(state: State, deploy: Deploy) -> tuple[State, Actions]:
-    """Refuse what waits for the same group."""
-    group, actions = (deploy.workload, deploy.group), tuple[Action, ...]()
-    for old in [each for each in state.waiting if (each.workload, each.group) == group]:
-        waiting = tuple(each for each in state.waiting if each is not old)
-        state = msgspec.structs.replace(state, waiting=waiting)
-        state, more = _refuse(state, old, "a later request for this group came before it was judged")
-        actions = (*actions, *more)
+    """Refuse what waits for the same group, and what is measured for it."""
+    now = (state.measuring.deploy,) if state.measuring else ()
+    actions = tuple[Action, ...]()
+    for old in [*state.waiting, *now]:
+        if (old.workload, old.group) == (deploy.workload, deploy.group):
+            waiting = tuple(each for each in state.waiting if each is not old)
+            state = msgspec.structs.replace(state, waiting=waiting)
+            state, more = _refuse(state, old, "a later request for this group came before it was judged")
+            actions = (*actions, *((Stop(),) if old in now else ()), *more)
     return state, actions
 
 
@@ -163,7 +172,10 @@ def _contradiction(state: State, deploy: Deploy, model: Model) -> str:
     if (model.workload, model.job, model.group) != (deploy.workload, deploy.job, deploy.group):
         return f"the request is for group {deploy.group!r} and its model for {model.group!r}"
     if not any((model.workload, task) in state.able for task in model.tasks):
-        return f"this device has no data of workload {model.workload!r}, by which it could be judged"
+        tasks = ", ".join(model.tasks)
+        return (
+            f"no data of workload {model.workload!r} here has labels of {tasks}, by which it could be judged"
+        )
     return ""
 
 
@@ -185,15 +197,18 @@ def _roll_back(state: State, deploy: Deploy) -> tuple[State, Actions]:
 
 def _next(state: State) -> tuple[State, Actions]:
     """Measure the first that waits and whose file is here, if nothing is measured."""
-    ready = [each for each in state.waiting if each.model and each.model.file.digest in state.here]
+    files = ((each, each.model) for each in state.waiting if each.model)
+    ready = [(deploy, model) for deploy, model in files if model.file.digest in state.here]
     if state.measuring or not ready:
         return state, ()
-    deploy, model = ready[0], ready[0].model
+    deploy, model = ready[0]
     waiting = tuple(each for each in state.waiting if each is not deploy)
     state = msgspec.structs.replace(state, waiting=waiting)
     current = find(state.kept.in_use, deploy.workload, deploy.group)
-    if model is None or (current and current.model.file == model.file):
-        return _answer(state, deploy, verdict="in use", profile=current.profile if current else None)
+    if current and current.model.file == model.file:  # put in use anew: it serves the tasks that it shares
+        before = find(state.kept.before, deploy.workload, deploy.group)
+        state = msgspec.structs.replace(state, kept=put(state.kept, current, before))
+        return _answer(state, deploy, verdict="in use", profile=current.profile)
     measuring = Measuring(deploy=deploy)
     return msgspec.structs.replace(state, measuring=measuring), (Measure(model=model),)
 

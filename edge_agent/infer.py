@@ -20,7 +20,7 @@ from mas_edge.models.onnx_file import ModelRefused, check, open_model
 from mas_edge.models.tasks import UnknownChoice, WorkloadError, find
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from mas_edge.models.onnx_file import Card, OnnxModel
@@ -30,9 +30,12 @@ if TYPE_CHECKING:
 MOST_PANELS = 16
 """Of the inputs in one file, so many are drawn."""
 
+BATCH = 64
+"""Inputs at a time: the memory of a run grows with their number."""
+
 
 class Inferred(msgspec.Struct, frozen=True, kw_only=True):
-    """One task's output for one file; ``latency_s`` is that of the run that gave all tasks of the group."""
+    """One task's output for one file; ``latency_s`` is that of the runs that gave all tasks of the group."""
 
     input: str
     task: str
@@ -97,12 +100,13 @@ def _serves(models: list[Model], task: str | None) -> list[tuple[Model, tuple[st
 def infer(serving: tuple[Serving, ...], source: Path, out: Path, *, raw: bool) -> Iterator[Outcome]:
     """What comes of each file, in order, as it is written to ``out``.
 
-    Raises, before anything is run, InputRefused for a file that does not fit and ModelRefused for models that
-    do not fit the workload installed here; OSError.
+    Raises, before anything is run, InputRefused for a file that does not fit or would be overwritten, and
+    ModelRefused for models that do not fit the workload installed here; OSError.
     """
     card = serving[0].model.card
     known = _known(serving)
     found = [(path, inputs.read(path, card, raw=raw)) for path in inputs.files(source)]
+    _check_places(found, serving, out)
     out.mkdir(parents=True, exist_ok=True)
     for each in serving:
         each.model.run(found[0][1][:1])  # memory is laid out in the first run, which is not timed
@@ -124,6 +128,39 @@ def _known(serving: tuple[Serving, ...]) -> tuple[Task, ...]:
     return workload.tasks
 
 
+def _check_places(found: Sequence[tuple[Path, Array]], serving: tuple[Serving, ...], out: Path) -> None:
+    """Raises InputRefused where an output would take the place of an input, or of another's output."""
+    if out.exists() and not out.is_dir():
+        raise inputs.InputRefused(f"{out}: is no folder: name another by --out")
+    given = {path.resolve() for path, _ in found}
+    whose: dict[Path, Path] = {}
+    for path, values in found:
+        arrays = [_array_at(out, path, task) for each in serving for task in each.tasks]
+        for place in (*arrays, *_pictures_at(out, path, len(values))):
+            if place.resolve() in given:
+                why = f"what comes of {path} would be written over it: name another folder by --out"
+                raise inputs.InputRefused(f"{place}: {why}")
+            if (other := whose.setdefault(place, path)) != path:
+                raise inputs.InputRefused(f"{place}: would come of {other} and of {path}: rename one of them")
+
+
+def _array_at(out: Path, path: Path, task: str) -> Path:
+    return out / f"{path.stem}.{task}.npy"
+
+
+def _pictures_at(out: Path, path: Path, number: int) -> list[Path]:
+    """Where the first of so many inputs are drawn."""
+    if number == 1:
+        return [out / f"{path.stem}.png"]
+    return [out / f"{path.stem}-{i}.png" for i in range(min(number, MOST_PANELS))]
+
+
+def _run(model: OnnxModel, given: Array) -> dict[str, Array]:
+    """Every task's output, some inputs at a time."""
+    parts = [model.run(given[start : start + BATCH]) for start in range(0, len(given), BATCH)]
+    return {task: np.concatenate([part[task] for part in parts]) for task in model.card.tasks}
+
+
 def _shapes(cards: Iterable[Card]) -> str:
     return ", ".join(sorted({str(card.input_shape) for card in cards}))
 
@@ -135,10 +172,10 @@ def _one(
     said = []
     for each in serving:
         began_s = time.perf_counter()
-        made = each.model.run(given)
+        made = _run(each.model, given)
         latency_s = time.perf_counter() - began_s
         for task in each.tasks:
-            file = out / f"{path.stem}.{task}.npy"
+            file = _array_at(out, path, task)
             np.save(file, made[task], allow_pickle=False)
             outputs[task] = made[task]
             said.append(
@@ -147,13 +184,11 @@ def _one(
                 )
             )
     card = serving[0].model.card
-    pictures = []
-    for i, example in enumerate(given[:MOST_PANELS]):
-        file = out / (f"{path.stem}.png" if len(given) == 1 else f"{path.stem}-{i}.png")
+    pictures = _pictures_at(out, path, len(given))
+    for i, (example, file) in enumerate(zip(given, pictures, strict=False)):
         shown = {task: values[i] for task, values in outputs.items()}
         panels.panel(example, shown, known, card.normalisation).save(file, "PNG")
-        pictures.append(str(file))
-    return Outcome(outputs=tuple(said), pictures=tuple(pictures))
+    return Outcome(outputs=tuple(said), pictures=tuple(map(str, pictures)))
 
 
 def in_words(outcome: Outcome) -> str:

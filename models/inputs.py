@@ -3,14 +3,17 @@
 ``.npy`` holds one input or several of them, ``.npz`` the same under ``input`` (or as its only array), numbers
 as the network takes them: normalised. Whole numbers are never normalised, so they are taken as raw values, as
 a recording's are with ``raw``, and normalised as the model's file says. Pictures (``.png``, ``.jpg``) are cut
-to the input's proportions around their middle, reduced by the mean of boxes and normalised.
+to the input's proportions around their middle, as their camera was held, reduced by the mean of boxes and
+normalised.
 
 What is no such file, or does not fit, is refused in one line that names it. Nothing read here can run code.
 """
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +29,13 @@ if TYPE_CHECKING:
     from mas_edge.models.tasks import Array
 
 ARRAYS, PICTURES = (".npy", ".npz"), (".png", ".jpg", ".jpeg")
+
+
+_TORN = (
+    OSError, ValueError, EOFError, KeyError, SyntaxError, RuntimeError, MemoryError, OverflowError,
+    tokenize.TokenError, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+"""What numpy, and those whom it asks, raise over a file that is torn, lies about its size or is encrypted."""
 
 
 class InputRefused(WorkloadError, ValueError):
@@ -59,7 +69,8 @@ def read(path: Path, card: Card, *, raw: bool) -> Array:
     if values.shape[1:] != shape or not len(values):
         raise InputRefused(f"{path}: shape {values.shape}; the network takes {shape}, or N of them")
     whole = values.dtype.kind in "iu"
-    inputs: Array = _normalised(path, values, card) if raw or whole else values.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        inputs: Array = _normalised(path, values, card) if raw or whole else values.astype(np.float32)
     if not np.isfinite(inputs).all():
         raise InputRefused(f"{path}: holds values that are no finite numbers")
     return inputs
@@ -79,11 +90,13 @@ def _array(path: Path) -> Array:
             found = np.load(file, allow_pickle=False)
             if isinstance(found, np.ndarray):
                 return found
-            arrays = dict(found)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise InputRefused(f"{path}: is no {path.suffix} file ({' '.join(str(error).split())})") from error
+            arrays = {name: each for name, each in found.items() if isinstance(each, np.ndarray)}
+    except _TORN as error:
+        raise InputRefused(
+            f"{path}: is no {path.suffix} file that can be read ({' '.join(str(error).split())})"
+        ) from error
     if "input" not in arrays and len(arrays) != 1:
-        raise InputRefused(f"{path}: has the arrays {', '.join(arrays)}; name one of them input")
+        raise InputRefused(f"{path}: has the arrays {', '.join(arrays) or 'none'}; name one of them input")
     array: Array = arrays.get("input", next(iter(arrays.values())))
     return array
 
@@ -96,7 +109,8 @@ def _picture(path: Path, card: Card) -> Array:
     image = pillow()
     try:
         with image.open(path, formats=("PNG", "JPEG")) as opened:
-            picture = opened.convert("RGB" if channels == 3 else "L")
+            upright = pillow("ImageOps").exif_transpose(opened)
+            picture = upright.convert("RGB" if channels == 3 else "L")
     except (OSError, SyntaxError, ValueError, EOFError, image.DecompressionBombError) as error:
         raise InputRefused(f"{path}: is no picture ({' '.join(str(error).split())})") from error
     scale = min(picture.width / width, picture.height / height)

@@ -59,7 +59,7 @@ class Evaluate(_Line, frozen=True):
 
 
 class Export(_Line, frozen=True):
-    """Write weights as an ONNX file to ``out``.
+    """Write weights, which may be of more tasks, as an ONNX file of these tasks to ``out``.
 
     ``about`` is what its metadata say of where the weights are from, besides what ``models.export`` puts
     there. ``clients`` prove it, and calibrate int8; none: those that the workload names as unseen.
@@ -189,7 +189,7 @@ def _trained(workload: Workload, request: Evaluate | Export) -> MultiTaskNet:
     from mas_edge.models import net, weights  # noqa: PLC0415 - imports torch
 
     trained = net.build(workload, request.network, request.tasks, seed=0)
-    net.load(trained, weights.load(Path(request.weights)))
+    net.load(trained, weights.load(Path(request.weights), request.tasks))
     return trained
 
 

@@ -85,15 +85,23 @@ class OnnxModel:
             outputs = self.session.run(list(self.card.tasks), given)
         except _errors() as error:
             raise ModelRefused(f"onnxruntime cannot run the network: {_line(error)}") from error
-        return dict(zip(self.card.tasks, outputs, strict=True))
+        made = dict(zip(self.card.tasks, outputs, strict=True))
+        for task, output in made.items():
+            numbers = isinstance(output, np.ndarray) and output.dtype.kind == "f"
+            if not numbers or output.shape[:1] != inputs.shape[:1]:
+                raise ModelRefused(f"its output {task!r} is not one array of numbers for each input")
+        return made
 
 
 def open_model(path: Path, *, digest: str | None = None, threads: int = 1) -> OnnxModel:
     """The network in a file, ready to run with so many threads; ``digest`` is what its SHA-256 must be.
 
-    Raises ModelRefused, RuntimeMissing, OSError.
+    Raises ModelRefused, RuntimeMissing.
     """
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelRefused(f"{path}: cannot be read: {error.strerror}") from error
     found = hashlib.sha256(data).hexdigest()
     if digest is not None and found != digest:
         raise ModelRefused(f"{path}: its SHA-256 is {found[:12]}, not {digest[:12]}: deploy it again")
@@ -151,9 +159,22 @@ def _card(graph: onnx_graph.Graph) -> Card:
         raise ModelRefused(f"its metadata say no {_all(missing)}: was it made by `mas export`?")
     fields = {name: _value(name, said[name]) for name in Card.__struct_fields__ if name in said}
     try:
-        return msgspec.convert(fields, Card)
+        card = msgspec.convert(fields, Card)
     except msgspec.ValidationError as error:
         raise ModelRefused(f"its metadata are not ours: {error}") from error
+    names, by = set(card.tasks), card.normalisation
+    if len(names) < len(card.tasks) or not all(map(_names_a_file, names)):
+        raise ModelRefused(
+            f"its metadata name the tasks {said['tasks'][:60]!r}: files cannot be named by them"
+        )
+    if by and not (card.input_shape[:1] == (len(by.mean),) == (len(by.std),) and all(by.std)):
+        raise ModelRefused(f"its normalisation does not fit inputs of shape {card.input_shape}")
+    return card
+
+
+def _names_a_file(task: str) -> bool:
+    """Whether ``mas-agent infer`` can write a file of this name, in the folder where it is to be."""
+    return bool(task) and task.isprintable() and "/" not in task
 
 
 def _value(name: str, text: str) -> object:

@@ -23,6 +23,7 @@ DEEPEST = 32
 """Graphs inside of graphs (loops, branches) than this are none of ours."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_LAST_FIELD = (1 << 29) - 1
 _EXTERNAL = 1  # TensorProto.DataLocation
 
 Field: TypeAlias = "tuple[int, int | memoryview]"
@@ -64,7 +65,7 @@ def read(data: bytes) -> Graph:
                 metadata[_text(value, 1)] = _text(value, 2)
             case 25, memoryview():
                 functions.add((_text(value, 10), _text(value, 1)))
-                found.nodes(value, 7, DEEPEST)
+                found.function(value)
     if graphs != 1:
         raise GraphRefused("it holds no graph" if not graphs else f"it holds {graphs} graphs")
     return Graph(opset, frozenset(found.operators), frozenset(functions), found.external, metadata)
@@ -86,6 +87,13 @@ class _Found:
                     self.tensor(value)
                 case 15, memoryview():
                     self.sparse(value)
+
+    def function(self, function: memoryview) -> None:
+        """FunctionProto: node = 7, attribute_proto = 11, the attributes' defaults."""
+        self.nodes(function, 7, DEEPEST)
+        for number, value in _fields(function):
+            if number == 11 and isinstance(value, memoryview):
+                self.attribute(value, DEEPEST)
 
     def nodes(self, parent: memoryview, field: int, depth: int) -> None:
         """NodeProto: op_type = 4, attribute = 5, domain = 7."""
@@ -127,6 +135,8 @@ def _fields(message: memoryview) -> Iterator[Field]:
     while at < end:
         tag, at = _varint(message, at)
         number, kind = tag >> 3, tag & 7
+        if not 0 < number <= _LAST_FIELD:  # which other readers cut to 32 bits: they would see another field
+            raise GraphRefused(f"it is not a protobuf message (field {number})")
         if kind == _VARINT:
             value, at = _varint(message, at)
             yield number, value

@@ -48,11 +48,11 @@ def pillow(module: str = "Image") -> Any:
     """Pillow's module of this name; raises NoPillow."""
     try:
         import PIL  # noqa: PLC0415 - an extra
-        from PIL import Image, ImageDraw  # noqa: PLC0415
+        from PIL import Image, ImageDraw, ImageOps  # noqa: PLC0415
     except ImportError as error:
         raise NoPillow("pictures need Pillow: pip install 'mas-edge[infer]'") from error
     del PIL
-    return {"Image": Image, "ImageDraw": ImageDraw}[module]
+    return {"Image": Image, "ImageDraw": ImageDraw, "ImageOps": ImageOps}[module]
 
 
 def panel(

@@ -6,7 +6,8 @@ Inputs are real ones of clients that nobody trains on, spread evenly; every fift
 that no file is judged by the examples that its ranges come from. Where no client's data are here, inputs
 are noise, and the proof says so.
 
-It converts nothing and refuses one thing: a float32 file that is further off than ``TOLERANCE``.
+It converts nothing and refuses two things: outputs that are no finite numbers, of which nothing can be
+proved, and a float32 file that is further off than ``TOLERANCE``.
 """
 
 from __future__ import annotations
@@ -99,13 +100,15 @@ def held_out(workload: Workload, clients: Sequence[str], root: Path | None = Non
         else:
             if len(data) > 1:
                 return Held(data, chosen)
+            reason = f"{', '.join(chosen)}: too few examples"
     return Held(_Noise(workload.input_shape), reason=reason)
 
 
 def prove(path: Path, net: MultiTaskNet, tasks: Sequence[Task], held: Held) -> Proof:
     """What the file computes beside the network of these tasks.
 
-    Raises ExportRefused if it is float32 and computes something else, ModelRefused if devices would.
+    Raises ExportRefused if it is float32 and computes something else, or if it or torch computes NaN or
+    infinity; ModelRefused if devices would refuse it.
     """
     model, sums = open_model(path), {task.name: _Sums(task) for task in tasks}
     net.eval()
@@ -114,7 +117,10 @@ def prove(path: Path, net: MultiTaskNet, tasks: Sequence[Task], held: Held) -> P
             wanted = net(torch.from_numpy(batch.inputs))
         labels = losses.examples(batch, tasks).labels
         for name, output in model.run(batch.inputs).items():
-            sums[name].add(torch.from_numpy(output), wanted[name], labels.get(name))
+            given = torch.from_numpy(output)
+            _finite(name, f"the {model.card.precision} file", given)
+            _finite(name, "torch", wanted[name])
+            sums[name].add(given, wanted[name], labels.get(name))
     calibration = held.calibration if model.card.precision == "int8" else None
     proof = Proof(
         digest=model.digest,
@@ -131,6 +137,12 @@ def prove(path: Path, net: MultiTaskNet, tasks: Sequence[Task], held: Held) -> P
     )
     _check(proof)
     return proof
+
+
+def _finite(task: str, who: str, output: Tensor) -> None:
+    """Before any maximum is taken: ``max(0.0, nan)`` is 0.0, an error that looks like none."""
+    if not output.isfinite().all():
+        raise ExportRefused(f"task {task}: {who} computes NaN or infinity on inputs that nobody trained on")
 
 
 def _check(proof: Proof) -> None:

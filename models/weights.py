@@ -92,9 +92,18 @@ def save(path: Path, state: State) -> None:
     write_atomic(path, to_bytes({name: np.asarray(state[name], order="C") for name in sorted(state)}))
 
 
-def load(path: Path) -> dict[str, NDArray[Any]]:
-    """The state in a file; raises WeightsRefused if it is not safetensors, OSError if not readable."""
-    return dict(_tensors(path))
+def load(path: Path, tasks: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    """The state in a file: all of it, or the encoder and these tasks' decoders.
+
+    Raises WeightsRefused if it is not safetensors or has no such decoder, OSError if not readable.
+    """
+    if tasks is None:
+        return dict(_tensors(path))
+    wanted = {ENCODER, *(f"decoder.{task}" for task in tasks)}
+    state = {name: array for name, array in _tensors(path) if part(name) in wanted}
+    if missing := wanted - parts(state).keys():
+        raise WeightsRefused(f"{path}: no {', '.join(sorted(missing))}")
+    return state
 
 
 def carve(path: Path, tasks: Sequence[str], out: Path) -> None:
@@ -102,11 +111,7 @@ def carve(path: Path, tasks: Sequence[str], out: Path) -> None:
 
     Raises WeightsRefused if a decoder is not in the file.
     """
-    wanted = {ENCODER, *(f"decoder.{task}" for task in tasks)}
-    state = {name: array for name, array in _tensors(path) if part(name) in wanted}
-    if missing := wanted - parts(state).keys():
-        raise WeightsRefused(f"{path}: no {', '.join(sorted(missing))}")
-    save(out, state)
+    save(out, load(path, tasks))
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -194,12 +194,17 @@ def _auto(
         taken, why = fewest, "no split keeps to the limits" if len(found) > 1 else "there is nothing to split"
     else:
         gap, se = market.gains.lead(best.bid.groups, fewest.bid.groups)
-        surely = se is not None and gap > se
+        # a step of it has to do more as well: harm is less by the unit of energy where more of that is spent
+        surely = se is not None and gap > se and _of_a_step(best) > _of_a_step(fewest)
         taken, why = (best if surely else fewest), _weighed(best, fewest, se, surely=surely)
     second = _others(market, taken, ranked[len(taken.bid.groups) - 1])
     rest = [replace(e, why=_turned_down(e, taken)) for e in found if e and e is not taken]
     costlier = best.bid.groups if best else ()
     return Chosen(taken, why, (*rest, *second, *forbidden), costlier=costlier)
+
+
+def _of_a_step(each: Candidate) -> float:
+    return each.progress.rate * each.progress.energy
 
 
 def _weighed(best: Candidate, fewest: Candidate, se: float | None, *, surely: bool) -> str:

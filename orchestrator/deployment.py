@@ -25,9 +25,10 @@ MARGIN = 0.05
 
 
 class Target(Value, frozen=True):
-    """A group that is deployed: the rounds that are in its weights, and the devices that shall have it.
+    """A group that is deployed: the tasks that it is to serve, the rounds that are in its weights, and the
+    devices that shall have it.
 
-    ``weights`` None: it is rolled back, and nothing is exported.
+    ``weights`` are perhaps of more tasks; None: it is rolled back, and nothing is exported.
     """
 
     group: str

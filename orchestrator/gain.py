@@ -25,7 +25,7 @@ import numpy as np
 
 from mas_edge.orchestrator.cost_model import mask_of
 from mas_edge.orchestrator.decision import Progress
-from mas_edge.orchestrator.learning_curve import last_losses
+from mas_edge.orchestrator.learning_curve import last_losses, of_all
 from mas_edge.orchestrator.split import standard_error
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ class Gains:
 
 
 def losses(tasks: tuple[str, ...], evaluated: Iterable[Evaluated]) -> Matrix:
-    """(n,): the last held-out loss of each task in the merged group; 1 each if one of them is not known.
+    """(n,): the last held-out loss of each task where all are trained together; 1 each if one is not known.
 
     With 1 each, what is compared is the sum of the shares by which losses fall.
     """
-    known = last_losses(evaluated, tasks)
+    known = last_losses(of_all(evaluated, tasks), tasks)
     return np.array([known[task] for task in tasks]) if len(known) == len(tasks) else np.ones(len(tasks))

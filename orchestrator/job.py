@@ -229,7 +229,8 @@ def _replanned(job: Job) -> Job:
     if stuck is None:
         return job
     replace, left = msgspec.structs.replace, stopping.remaining(job.spec, job.stopped)
-    found = stages.divided(left, stuck, job.alone)
+    tried = next((plan.trial for plan in job.plans if plan.trial), None)
+    found = stages.divided(left, stuck, job.alone, tried)
     if not found.parts:
         return replace(job, phase="failed", reason=found.why)
     runs = tuple(new for run in job.runs for new in (found.parts if run is stuck else (run,)))

@@ -39,6 +39,18 @@ def last_losses(evaluated: Iterable[Evaluated], group: tuple[str, ...]) -> dict[
     return {each.task: each.loss for each in found if math.isfinite(each.loss)}
 
 
+def of_all(evaluated: Iterable[Evaluated], tasks: tuple[str, ...]) -> tuple[Evaluated, ...]:
+    """The losses of these tasks wherever all of them were trained together, as those of a group of their own.
+
+    So a task that was stopped and has left the merged group does not end the curves of the others.
+    """
+    return tuple(
+        msgspec.structs.replace(each, group=tasks)
+        for each in evaluated
+        if each.task in tasks and set(tasks) <= set(each.group)
+    )
+
+
 def totals(
     evaluated: Iterable[Evaluated], group: tuple[str, ...], tasks: Iterable[str] | None = None
 ) -> dict[int, float]:

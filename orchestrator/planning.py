@@ -16,7 +16,7 @@ from mas_edge.orchestrator.decision import Situation
 from mas_edge.orchestrator.job_state import TRAINING, Exhausted, Job, Planned
 from mas_edge.orchestrator.observed import Observed, evaluated, observed, pooled
 from mas_edge.orchestrator.policies import decide
-from mas_edge.orchestrator.stopping import remaining
+from mas_edge.orchestrator.stopping import OVER, remaining
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -109,9 +109,10 @@ def preview(
 def exhausted(job: Job, used_j: float, time_s: float) -> Exhausted | None:
     """That a training job has used up its joules or its time, and by how much; None if it has not."""
     budget = job.spec.budget
-    if job.phase not in TRAINING or all(not run.trains for run in job.runs):
+    going = [run.round for run in job.runs if run.trains and run.phase not in OVER]
+    if job.phase not in TRAINING or not going:
         return None
-    done = min(run.round for run in job.runs)
+    done = min(going)
     after = f"in round {done + 1} of {job.spec.training.rounds}"
     if budget.energy_j is not None and used_j >= budget.energy_j:
         return _ended(job, f"{figure(used_j)} J of {figure(budget.energy_j)} J used {after}")

@@ -36,7 +36,7 @@ from mas_edge.orchestrator.candidates import Market, by_number, choose
 from mas_edge.orchestrator.cost_model import figure
 from mas_edge.orchestrator.decision import Alternative, Decision, Groups, MoreRounds, Situation, Trial
 from mas_edge.orchestrator.gain import Gains, losses
-from mas_edge.orchestrator.learning_curve import foretold, totals
+from mas_edge.orchestrator.learning_curve import foretold, of_all, totals
 from mas_edge.orchestrator.spec import first_groups
 from mas_edge.orchestrator.split import SplitImpossible
 from mas_edge.orchestrator.terms import Terms, as_given, decided, named, settle
@@ -111,8 +111,9 @@ def _more_rounds(market: Market, groups: Groups) -> MoreRounds | None:
     if len(groups) < 2 or not given.rounds:
         return None
     planned, more = given.spec.training.rounds, given.rounds * (market.gains.of(groups).energy - 1)
-    lower_by = foretold(totals(given.evaluated, given.spec.tasks), (planned + more) / planned)
-    if lower_by is None:
+    tasks = given.spec.tasks
+    lower_by = foretold(totals(of_all(given.evaluated, tasks), tasks), (planned + more) / planned)
+    if lower_by is None or more <= 0:  # a fitted model may take a split for cheaper: then there is nothing
         return None
     rounds = round(given.rounds + more)
     return MoreRounds(groups=groups, planned=given.rounds, rounds=rounds, lower_by=lower_by)
@@ -130,15 +131,12 @@ def _tried(terms: Terms) -> Decision:
     market, asked = _market(terms), terms.given.spec.groups
     found, ranked = by_number(market)
     sound = {len(each.bid.groups): each for each in found if each and each.bid.sound}
-    if 1 not in sound or len(sound) < 2:
+    numbers = [each for each in ((2, 3) if asked == "auto" else (asked,)) if each > 1 and each in sound]
+    if 1 not in sound or asked == 1 or (asked == "auto" and not numbers):
         return _chosen(market, choose(market, asked))
-    numbers = [
-        number for number in ((2, 3) if asked == "auto" else (asked,)) if number > 1 and number in sound
-    ]
     if not numbers:
-        return as_given(
-            terms, (terms.given.spec.tasks,), f"nothing into {asked} groups could be tried beside it"
-        )
+        why = f"no partition into {asked} groups that keeps to all limits could be tried: not split"
+        return as_given(terms, (terms.given.spec.tasks,), why)
     first, *others = [sound[number].bid.groups for number in numbers]
     second = [p.groups for p in ranked[numbers[0] - 1] if p.groups != first and terms.bid(p.groups).sound][:1]
     field = [sound[1].bid.groups, first, *second, *others]
@@ -203,15 +201,26 @@ def _verified(terms: Terms) -> Decision:
 
 
 def _as_tried(terms: Terms, trial: Trial, groups: Groups, why: str) -> Decision:
-    """The groups of a trial just as they were tried, with those of their tasks that were stopped since."""
+    """The groups of a trial just as they were tried, with those of their tasks that were stopped since.
+
+    If what is left of a group was on trial itself, and for longer, that goes on instead: the rest would come
+    to its name, and to keys under which devices have answered already.
+    """
     tasks = terms.given.spec.tasks
     done = min(trial.lasted(group) for group in groups)
     terms = replace(terms, limits=replace(terms.limits, rounds=max(terms.limits.rounds - done, 0)))
-    left = tuple(part for group in groups if (part := tuple(task for task in group if task in tasks)))
+    parts = {group: tuple(task for task in group if task in tasks) for group in groups}
+    left = tuple(part for part in parts.values() if part)
     made = as_given(terms, left, why)
     if made.groups == left == groups:
         return made
-    return Decision(groups=groups, why=why, rounds=made.rounds)
+    longer = {part for group, part in parts.items() if _longer(trial, part, group)}
+    going = tuple(part if part in longer else group for group, part in parts.items())
+    return Decision(groups=going, why=why, rounds=made.rounds)
+
+
+def _longer(trial: Trial, part: tuple[str, ...], group: tuple[str, ...]) -> bool:
+    return part in trial.groups and trial.lasted(part) > trial.lasted(group)
 
 
 def _lost(loss: float | None, least: float) -> str:

@@ -68,7 +68,8 @@ class Report(_Value, frozen=True):
     ``affinity`` is what the split went by; ``affinity_relative`` is each column over its self-effect,
     which takes out that some losses fall faster than others. ``final_digests`` name the weights of each
     group, ``final_rounds`` how many rounds are in them. Where ``groups`` overlap, each ``serves`` some tasks,
-    of which alone it gives results; ``curve`` holds all that was evaluated.
+    of which alone it gives results, as did one that had to give way to others; ``curve`` holds all that was
+    evaluated.
     """
 
     name: str
@@ -137,7 +138,7 @@ def report(spec: JobSpec, stored: Iterable[tuple[float, Event]]) -> Report:
         train_devices=_train_devices(event for _, event in events),
         memory=memory(event for _, event in events),
         replans=job.replans,
-        serves={run.group: run.serves for run in job.runs if run.serves},
+        serves=_serves(job),
     )
 
 
@@ -168,6 +169,14 @@ def relative(points: Sequence[Point]) -> float | None:
     """Mean over the tasks of loss / constant predictor's loss; None if one is unknown."""
     ratios = [p.loss / p.constant_loss for p in points if p.loss is not None and p.constant_loss]
     return math.fsum(ratios) / len(ratios) if ratios and len(ratios) == len(points) else None
+
+
+def _serves(job: Job) -> dict[str, tuple[str, ...]]:
+    """By group the tasks that it serves, where groups overlap; those of the plan that fitted nowhere, too."""
+    plan = job.decision
+    planned = zip(plan.groups, plan.serves, strict=True) if plan and plan.serves else ()
+    running = {run.group: run.serves for run in job.runs if run.serves}
+    return {"+".join(group): own for group, own in planned} | running
 
 
 def _scores(events: Iterable[Event]) -> tuple[Scored, Scored]:

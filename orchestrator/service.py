@@ -90,6 +90,7 @@ def serve(config: OrchestratorConfig, stop: StopSignal, *, until_done: bool) -> 
     Raises what a wrong configuration, an unreachable broker or a refused store raises, before any work.
     """
     check_name(config.fleet, "fleet")
+    address(config.broker).check_private(insecure=config.broker.insecure)  # before a folder is made
     with hold(Path(config.state)):
         return _serve(config, stop, until_done=until_done)
 

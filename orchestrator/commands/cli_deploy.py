@@ -36,7 +36,7 @@ def add_commands(add: Add) -> None:
     made.add_argument("job", metavar="JOB")
     where = made.add_mutually_exclusive_group(required=True)
     where.add_argument("--to", nargs="+", metavar="DEVICE", default=(), help="these devices")
-    where.add_argument("--all", action="store_true", help="every device that ever said hello")
+    where.add_argument("--all", action="store_true", help="every device that has data of the group's tasks")
     form = made.add_mutually_exclusive_group()
     form.add_argument("--int8", action="store_true", help="weights and activations in 8 bits")
     form.add_argument("--fp16", action="store_true", help="weights and activations in 16 bits")

@@ -40,6 +40,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+NOT_NOW = {
+    "initialising": "it is decided once they are there",
+    "trial": "it is decided when all of them are trained",
+    "stopped": "nothing is decided before it is resumed",
+}
+"""Why nothing can be said yet of what would be decided, in these phases of a job."""
+
+
 class OrderRefused(LookupError):
     """What was ordered cannot be done to what there is; the text names what is near."""
 
@@ -251,7 +259,8 @@ class Desk:
         job = jobs[order.job]
         found = self._server.would_plan(order.job) if order.dry_run else (job.plans or (None,))[-1]
         if found is None:
-            why = "nothing is to be decided any more" if order.dry_run else "nothing is decided yet"
+            why = NOT_NOW.get(job.phase, "nothing is to be decided any more")
+            why = why if order.dry_run else "nothing is decided yet"
             raise OrderRefused(f"job {order.job} is {phase_words(job.phase)}: {why}")
         return orders.Explained(job=order.job, lines=tuple(explain(found, job.spec.devices)), decision=found)
 
@@ -259,7 +268,9 @@ class Desk:
         server, jobs = self._server, {job.spec.name: job for job in self._server.jobs}
         if order.job not in jobs:
             raise OrderRefused(f"no job {order.job!r}{nearest(order.job, jobs)}")
-        request = f"{self._store.identity[:12]}-{len(server.rollout.deployments) + 1}"
+        number, time_ms = len(server.rollout.deployments) + 1, int(self._wall_s() * 1e3)
+        # devices remember what they answered: a store that was restored from a copy counts to a number twice
+        request = f"{self._store.identity[:12]}-{number}-{time_ms:x}"
         server.happened(order.job, ordered(order, jobs[order.job], server.hellos, server.shelf.has, request))
         return deploying(server.rollout.deployments, request)
 

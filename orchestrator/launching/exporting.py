@@ -61,6 +61,11 @@ def export(
     asking the orchestrator raises.
     """
     _check(out, precision)
+    if precision and not weights:
+        remedy = "ask again later, or for --safetensors alone"
+        raise ExportRefused(f"{run.report.name} has no weights yet: {remedy}")
+    if strange := [group for group in weights if "/" in group]:  # of a report that is not ours, say
+        raise ExportRefused(f"{strange[0]!r} is no group's name: the report was changed")
     proofs = {}
     try:
         with whole_folder(out) as folder:

@@ -66,7 +66,7 @@ class Plan(_Said, frozen=True):
 
 
 class DeployThese(_Said, frozen=True):
-    """Have devices infer with a job's models, or with those that were before; no devices named: all."""
+    """Have devices infer with a job's models, or with those that were before; none named: all that can."""
 
     job: str
     devices: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
 """How deployed models do on devices: rows of what was measured there, and tables of them.
 
-A row is a group's model in one precision on one device, as last measured. Its loss is the sum over tasks of
+A row is a group's model in one precision on one device, as measured there. Its loss is the sum over tasks of
 the mean held-out loss, on that device's examples; None is unknown. ``mas deploy``, ``mas devices`` and the
 report show the same cells, the report fp32 beside int8. Nothing here decides.
 """
@@ -49,9 +49,12 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 def served(
     deployments: tuple[Deployment, ...], job: str, in_use: Mapping[str, Iterable[InUse]]
 ) -> tuple[Served, ...]:
-    """Every model of the job that a device measured; ``in_use`` by device is what it has now."""
+    """The models of the job that devices measured; ``in_use`` by device is what it has now.
+
+    Of a group in one precision on a device: the one in use, else the last; and the last if it was refused.
+    """
     now = {(device, each.model.file.digest) for device, own in in_use.items() for each in own}
-    rows: dict[tuple[str, str, int], Served] = {}
+    rows: dict[tuple[str, str, int], list[Served]] = {}
     for one in deployments:
         for outcome in outcomes(deployments, one) if one.job == job else ():
             file, profile = outcome.file, outcome.answer.profile if outcome.answer else None
@@ -60,7 +63,7 @@ def served(
             target = next(each for each in one.ordered.targets if each.group == outcome.group)
             precision = one.ordered.precision
             here = (outcome.device, file.digest) in now
-            rows[outcome.group, outcome.device, get_args(Precision).index(precision)] = Served(
+            row = Served(
                 group=outcome.group,
                 device=outcome.device,
                 precision=precision,
@@ -70,9 +73,16 @@ def served(
                 size_bytes=file.size_bytes,
                 profile=profile,
                 max_abs_error=outcome.max_abs_error,
-                why=outcome.why,
+                why="" if here else outcome.why,
             )
-    return tuple(row for _, row in sorted(rows.items()))
+            rows.setdefault((row.group, row.device, get_args(Precision).index(precision)), []).append(row)
+    return tuple(row for _, found in sorted(rows.items()) for row in _shown(found))
+
+
+def _shown(rows: Sequence[Served]) -> list[Served]:
+    """Those of one place that count still, oldest first."""
+    using = [row for row in rows if row.state == "in use"][-1:]
+    return [*using, *([rows[-1]] if not using or rows[-1].state == "refused" else [])]
 
 
 def loss(profile: InferenceProfile | None) -> float | None:
@@ -112,7 +122,7 @@ def table(rows: Sequence[Served], names: Mapping[str, str]) -> Table:
     heads = ("group", "device", "precision", "", *HEADS, "file MB", "off by")
     notes = tuple(f"{row.device}, {row.group}, {row.precision}: {row.why}" for row in rows if row.why)
     return Table(
-        title="Loss: held-out, summed over tasks. Latency: one input, warm",
+        title="In use, or tried on devices. Loss: held-out, summed over tasks. Latency: one input, warm",
         headers=heads,
         rows=lines,
         keys=4,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mas_edge.orchestrator.cost_model import figure
 from mas_edge.orchestrator.explain import what
 from mas_edge.orchestrator.reports import in_use, trade_off
 from mas_edge.orchestrator.reports.summary import all_of, headline, short_names
@@ -17,10 +18,11 @@ from mas_edge.profiling import tables as bills
 from mas_edge.profiling.report import UNKNOWN, Table, method, render, uncertain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import Console
 
+    from mas_edge.orchestrator.decision import Decision
     from mas_edge.orchestrator.peaks import Memory
     from mas_edge.orchestrator.report import AffinityTable, Point, Report
     from mas_edge.orchestrator.reports.runs import RunReport
@@ -103,7 +105,9 @@ def task_costs(paid: Sequence[TaskBill]) -> Table:
         headers=("task", "owner", f"attributed J ({method(every)})", "device s", "shares", "method"),
         rows=tuple(rows),
         keys=2,
-        notes=("A task pays for its own decoder, and an equal part of what its groups shared.",),
+        notes=(
+            "A task pays for its own decoder, and an equal part of what its groups shared, helpers included.",
+        ),
     )
 
 
@@ -126,11 +130,21 @@ def split(report: Report) -> tuple[str, ...]:
     if decision is None:
         return ()
     chosen = f"{'Split' if len(decision.groups) > 1 else 'Not split'}: {what(decision)} ({decision.why})"
+    if decision.loss is not None:
+        return chosen, *_tried(decision, decision.loss)
     if decision.score is None or decision.runner_up_score is None:
         return (chosen,)
     lead = decision.score - decision.runner_up_score
     error = "" if decision.lead_se is None else f" ± {decision.lead_se:.4f}"
     return chosen, f"Runner-up: {_groups(decision.runner_up)}; lead {lead:+.4f}{error}"
+
+
+def _tried(decision: Decision, loss: float) -> Iterable[str]:
+    """What a trial came to: the held-out loss of what was taken, and of what was tried beside it."""
+    yield f"On trial: {_groups(decision.groups)}: held-out loss {figure(loss)}"
+    for each in decision.rejected:
+        known = "" if each.loss is None else f"held-out loss {figure(each.loss)}, "
+        yield f"On trial: {_groups(each.groups)}: {known}{each.why}"
 
 
 def _groups(groups: Sequence[Sequence[str]]) -> str:

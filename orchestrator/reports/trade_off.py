@@ -57,10 +57,10 @@ def tables(run: RunReport) -> tuple[Table, ...]:
 
 
 def table(decision: Decision) -> Table | None:
-    """A line for each number of groups; None if affinity had no say."""
-    if decision.score is None:
-        return None
+    """A line for each number of groups; None if affinity had no say, or no other number was looked at."""
     found = steps(decision)
+    if decision.score is None or len(found) < 2:
+        return None
     rows = [
         (
             str(number),

@@ -34,7 +34,6 @@ WITHOUT_DEVICES = {
     "starting": "its first weights",
     "selecting": "a device that may train now",
     "merging": "the merged weights",
-    "unfit": "smaller groups",
 }
 """What a run waits for in the phases in which it waits for no device that it asked."""
 
@@ -90,8 +89,11 @@ def left_s(job: Job, time_s: float) -> float | None:
 
 
 def slowest(job: Job) -> Run | None:
-    """The run that holds the job up: the first of those with the fewest rounds behind them."""
-    going = [run for run in job.runs if run.phase not in {"finished", "failed"}]
+    """The run that holds the job up: the first of those with the fewest rounds behind them.
+
+    One that fits no device holds up nothing: on trial it is out, else other groups take its place at once.
+    """
+    going = [run for run in job.runs if run.phase not in {"finished", "failed", "unfit"}]
     return min(going, key=lambda run: (run.round, run.phase != "collecting"), default=None)
 
 

@@ -28,6 +28,16 @@ def test_an_unsound_model_is_refused_and_its_file_removed(tmp_path):
         assert not list((tmp_path / "state/blobs").iterdir())
 
 
+def test_the_trial_of_a_model_that_nobody_wants_any_more_is_ended(tmp_path):
+    with a_site(tmp_path) as site:
+        site.deploy(watch_model(), "r1")
+        site.until_status(f"trying a model of {GROUP}")
+        site.deploy(b"no model", "r2")
+        assert [site.heard(m.Deployed).request for _ in range(2)] == ["r1", "r2"]
+        site.until_status("idle")
+        assert site.in_use is None
+
+
 def test_an_answer_is_given_again_also_after_a_restart(tmp_path):
     with a_site(tmp_path) as site:
         order = site.deploy(b"no model", "r1")

@@ -194,5 +194,42 @@ def test_a_task_that_the_file_has_not_and_a_file_that_is_not_there(capsys):
     assert f"has no task '{GROUP}'; it has gravity, jerk" in said(
         capsys, "--model", "model.onnx", "--input", "windows.npy", "--task", GROUP
     )
-    assert infer("--model", "nowhere.onnx", "--input", "windows.npy") == 1
-    assert "nowhere.onnx" in capsys.readouterr().err
+    for name, why in (("nowhere.onnx", "No such file or directory"), (".", "Is a directory")):
+        line = said(capsys, "--model", name, "--input", "windows.npy")
+        assert line == f"mas-agent: {name}: cannot be read: {why}"
+
+
+@pytest.mark.parametrize("tasks", ["gravity,../../etc/x", "gravity,gravity", "", "gravity,\x1b[2J"])
+def test_tasks_that_cannot_name_files_are_refused_whatever_is_installed(place, capsys, tasks):
+    outputs = dict.fromkeys(tasks.split(","), 3)
+    (place / "odd.onnx").write_bytes(watch_model(outputs=outputs, tasks=tasks, workload="elsewhere"))
+    line = said(capsys, "--model", "odd.onnx", "--input", "windows.npy")
+    assert "files cannot be named by them" in line
+    assert line.isprintable()
+
+
+def test_no_output_takes_the_place_of_an_input_or_of_another_output(place, capsys):
+    model = ("--model", "model.onnx", "--task", "jerk")
+    np.save("windows.jerk.npy", WINDOWS)
+    before = (place / "windows.jerk.npy").read_bytes()
+    (place / "folder").mkdir()
+    line = said(capsys, *model, "--input", ".", "--out", ".")
+    assert line.startswith("mas-agent: windows.jerk.npy: what comes of windows.npy would be written over it")
+    np.save(place / "folder/a.npy", WINDOWS)
+    np.save(place / "folder/a-0.npy", WINDOWS[:1])
+    assert "a-0.png: would come of folder/a-0.npy and of folder/a.npy" in said(
+        capsys, *model, "--input", "folder"
+    )
+    assert "windows.npy: is no folder" in said(
+        capsys, *model, "--input", "windows.npy", "--out", "windows.npy"
+    )
+    assert (place / "windows.jerk.npy").read_bytes() == before
+    assert not (place / "inferred").exists()
+
+
+@pytest.mark.usefixtures("place")
+def test_many_inputs_are_run_some_at_a_time_and_come_out_in_order(capsys):
+    np.save("many.npy", np.zeros((150, 6, 128), np.float32))
+    assert infer("--model", "model.onnx", "--input", "many.npy", "--task", "gravity", "--json") == 0
+    np.testing.assert_allclose(np.load("inferred/many.gravity.npy"), [numbers.GRAVITY] * 150, rtol=1e-6)
+    assert len(json.loads(capsys.readouterr().out)["pictures"]) == 16

@@ -117,6 +117,30 @@ def test_a_file_that_computes_something_else_is_refused(tmp_path, model, held):
         proof(written(tmp_path / "m.onnx", model), other, held)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_weights_that_overflow_are_refused_and_not_proved_to_be_exact(tmp_path, held, precision):
+    """Their outputs are NaN beside NaN, whose largest difference must not count as 0."""
+    burst = net.build(workload, "micro", TASKS, seed=4).eval()
+    with torch.no_grad():
+        for weight in burst.encoder.parameters():
+            weight.mul_(1e5 if weight.ndim > 1 else 1)
+    converted = export.convert(export.to_onnx(burst, workload.input_shape), precision, held.calibration)
+    with pytest.raises(ExportRefused, match=r"task exercise: .* computes NaN or infinity"):
+        proof(written(tmp_path / "m.onnx", converted, precision), burst, held)
+
+
+def test_a_single_example_is_too_few_and_the_noise_in_its_place_says_so(tmp_path, trained, model):
+    class One:
+        labels = frozenset()
+
+        def __len__(self):
+            return 1
+
+    few = parity.held_out(replace(workload, dataset=lambda *_: One()), ("9",))
+    made = proof(written(tmp_path / "m.onnx", model), trained, few)
+    assert (made.inputs, made.reason) == ("noise", "9: too few examples")
+
+
 def test_without_data_noise_proves_it_and_int8_is_refused(tmp_path, trained, model):
     held = parity.held_out(replace(workload, dataset=nowhere), ())
     made = proof(written(tmp_path / "m.onnx", model), trained, held)

@@ -3,8 +3,10 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+import onnx
 import onnx_files
 import pytest
+from onnx import TensorProto, helper
 from onnx_files import watch_model
 
 from mas_edge.models.onnx_file import ModelRefused, check, normalised, open_model
@@ -55,6 +57,9 @@ REFUSED = {
     "say input_shape 'six', which is no JSON": watch_model(input_shape="six"),
     "its metadata are not ours: .*fp99": watch_model(precision="fp99"),
     r"its input has shape .*, its metadata say \(6, 64\)": watch_model(input_shape="[6,64]"),
+    r"its normalisation does not fit inputs of shape \(6, 128\)": watch_model(
+        normalisation='{"mean":[1,2],"std":[0,1]}'
+    ),
     "it has no output for side; it has gravity, jerk": watch_model(tasks="gravity,side"),
 }
 
@@ -95,6 +100,18 @@ def test_a_file_for_something_else_than_is_installed_is_refused(opened, said):
     file, tasks = FOREIGN[said]
     with pytest.raises(ModelRefused, match=said):
         check(opened(file), WATCH, tasks)
+
+
+def test_an_output_that_is_not_numbers_for_each_input_is_refused(opened):
+    for node, kind in (
+        (helper.make_node("Cast", ["gravity"], ["odd"], to=TensorProto.STRING), TensorProto.STRING),
+        (helper.make_node("ReduceSum", ["gravity"], ["odd"], keepdims=0), TensorProto.FLOAT),
+    ):
+        file = onnx.load_from_string(watch_model(tasks="gravity,odd"))
+        file.graph.node.append(node)
+        file.graph.output.append(helper.make_tensor_value_info("odd", kind, None))
+        with pytest.raises(ModelRefused, match="its output 'odd' is not one array of numbers for each input"):
+            opened(file.SerializeToString()).run(np.zeros((2, 6, 128), np.float32))
 
 
 def test_an_input_of_another_shape_is_refused(opened):

@@ -56,6 +56,21 @@ def test_operators_that_a_file_defines_itself_are_seen_with_what_is_in_them():
     assert ("acme", "Odd") in found.operators
 
 
+def test_weights_in_other_files_are_seen_in_the_defaults_of_a_file_s_own_operators():
+    outside = onnx.load_from_string(onnx_files.with_external_data(FILE)).graph.initializer[0]
+    own = helper.make_function(
+        "mine", "Twice", ["x"], ["y"], [], [], attribute_protos=[helper.make_attribute("w", outside)]
+    )
+    assert read(a_file(functions=[own])).external
+
+
+def test_a_field_whose_number_others_would_cut_to_32_bits_is_refused():
+    hidden = bytes([7 << 3 | 2 | 128, 128, 128, 128, 16])  # field 7 and 2 to the power of 32
+    for tag in (hidden, b"\x02"):
+        with pytest.raises(GraphRefused, match=r"not a protobuf message \(field "):
+            read(FILE + tag + b"\x00")
+
+
 def field(number, data):
     """A field of bytes as protobuf writes it."""
     size, length = len(data), bytearray()

@@ -4,11 +4,13 @@ import subprocess
 import sys
 
 import msgspec
+import numpy as np
 import pytest
 
 from mas_edge.models import job, weights
 from mas_edge.models.fingerprint import fingerprint
 from mas_edge.models.job import Evaluate, Export, Init
+from mas_edge.models.onnx_file import open_model
 from mas_edge.models.workloads.watch import workload
 
 TASKS = ("jerk", "exercise")
@@ -87,7 +89,7 @@ def test_damaged_weights_and_other_networks_weights_are_refused(tmp_path):
     [
         ({"clients": ("11",)}, "11"),
         ({"network": "small"}, "shape"),
-        ({"tasks": ("jerk",)}, "not part of this network"),
+        ({"tasks": ("jerk", "gravity")}, "no decoder.gravity"),
         ({"weights": "/nowhere"}, "/nowhere"),
     ],
 )
@@ -98,6 +100,20 @@ def test_an_export_that_cannot_be_is_refused_and_leaves_no_file(tmp_path, change
     assert isinstance(answer, job.Refused)
     assert says in answer.detail
     assert [path.name for path in tmp_path.iterdir()] == ["w"]
+
+
+@pytest.mark.slow
+def test_a_group_is_exported_for_some_of_its_tasks_and_computes_the_same_for_them(tmp_path):
+    ask(init(tmp_path / "w"))
+    request = {"workload": "watch", "network": "micro", "weights": str(tmp_path / "w"), "clients": ("9",)}
+    inputs, outputs = np.random.default_rng(1).standard_normal((3, 6, 128), np.float32), []
+    for tasks in (TASKS, ("jerk",)):
+        answer = ask(Export(**request, tasks=tasks, out=str(tmp_path / "m.onnx")))
+        assert isinstance(answer, job.Exported), answer
+        model = open_model(tmp_path / "m.onnx")
+        assert set(model.card.tasks) == set(tasks)
+        outputs.append(model.run(inputs)["jerk"])
+    np.testing.assert_allclose(*outputs, atol=1e-5)
 
 
 def test_a_request_that_is_none_exits_with_2_and_no_traceback():

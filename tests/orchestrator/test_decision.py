@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from deciding import (
     AB_APART_FROM_C,
+    FALLING,
     FLEET,
     PARAMETERS,
     SELFISH,
@@ -109,7 +110,20 @@ def test_auto_splits_just_where_that_surely_makes_more_of_the_energy(helps, own,
         assert gap > se
         return
     within = [each.groups for each in made.rejected if each.progress and "would take" not in each.why]
-    assert not any(gap > se for gap, se in (rates.lead(groups, (TASKS,)) for groups in within))
+    best = max(within, key=lambda groups: rates.of(groups).rate, default=(TASKS,))
+    gap, se = rates.lead(best, (TASKS,))
+    split, whole = rates.of(best), rates.of((TASKS,))
+    assert not gap > se or split.rate * split.energy <= whole.rate * whole.energy
+
+
+def test_a_split_that_does_the_same_harm_for_more_energy_is_not_progress():
+    harm = affinities({}, own=-0.5)
+    rates = Gains(pool([harm]), np.ones(3), settle(situation()).energies())
+    gap, se = rates.lead((("a",), ("b",), ("c",)), (TASKS,))
+    assert gap > se
+    assert decide(situation(affinity=harm)).groups == (TASKS,)
+    cured = affinities({("b", "c"): -0.5}, own=0.0)
+    assert len(decide(situation(affinity=cured)).groups) == 2
 
 
 def test_auto_does_not_split_where_the_error_of_a_self_effect_is_unknown():
@@ -117,6 +131,15 @@ def test_auto_does_not_split_where_the_error_of_a_self_effect_is_unknown():
     made = decide(situation(affinity=once))
     assert made.groups == (TASKS,)
     assert "of unknown error" in made.why
+
+
+def test_where_a_split_was_cheaper_than_none_there_is_no_energy_for_more_rounds():
+    cheap = dict.fromkeys(FLEET, 0.1)
+    seen = (*rounds(), *rounds(cheap, group=("a", "b")), *rounds(cheap, group=("c",)))
+    made = decide(situation(seen=seen, groups=2, evaluated=FALLING))
+    assert made.progress.energy < 1.0
+    assert made.more_rounds is None
+    assert decide(situation(groups=2, evaluated=FALLING)).more_rounds is not None
 
 
 def test_a_split_that_is_not_worth_its_energy_is_made_if_it_is_asked_for():

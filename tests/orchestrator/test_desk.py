@@ -295,8 +295,21 @@ def test_a_plan_is_explained_and_before_it_is_taken_what_it_would_be_by_now(runn
     merging = plan(running, name, dry_run=True)
     assert "affinity has no say: no affinities were measured" in "\n".join(merging.lines)
     stop(running, name)
-    assert "nothing is to be decided any more" in refused(plan(running, name, dry_run=True))
+    assert "is stopped: nothing is decided before it is resumed" in refused(plan(running, name, dry_run=True))
     assert "did you mean" in refused(plan(running, "1122-gravity-jerk-2", dry_run=False))
+
+
+def test_what_is_on_trial_is_decided_on_later_and_the_answer_says_when(office):
+    compared = msgspec.structs.replace(wish("gravity+jerk"), job=JobTable(workload="watch", policy="hoa"))
+    (going,) = office.launch(compared, wait_s=0.0).jobs
+    would = refused(plan(office, going.job, dry_run=True))
+    assert "is waiting for its first weights: it is decided once they are there" in would
+    ref = office.blobs.add(b"weights")
+    office.server.happened(going.job, Initialised(weights=ref, fingerprint="f", parameters={"encoder": 5}))
+    office.server.happened(going.job, Planned(decision=plan(office, going.job, dry_run=True).decision))
+    assert "is trying groups beside each other: it is decided when all of them are trained" in refused(
+        plan(office, going.job, dry_run=True)
+    )
 
 
 def test_stopping_the_last_task_stops_the_job_and_says_so(running):

@@ -62,6 +62,24 @@ def test_what_cannot_be_exported_is_said_in_one_line(run, tmp_path, capsys, spoi
     assert said.count("\n") == 1
 
 
+def test_a_job_without_weights_has_no_models_yet_but_a_report(tmp_path):
+    def ask(precision):
+        return exporting.export(tmp_path / "out", a_run(), {}, precision, lambda *_: None)
+
+    with pytest.raises(exporting.ExportRefused, match="j has no weights yet"):
+        ask("fp32")
+    assert not any(tmp_path.iterdir())
+    assert ask(None) == {}
+    assert read(tmp_path / "out") == a_run()
+
+
+def test_a_group_whose_name_leads_out_of_the_folder_is_refused(tmp_path):
+    weights = {"../../a": lambda path: path.write_bytes(b"a")}
+    with pytest.raises(exporting.ExportRefused, match=r"'../../a' is no group's name"):
+        exporting.export(tmp_path / "out", a_run(), weights, None, lambda *_: None)
+    assert not any(tmp_path.iterdir())
+
+
 def test_two_precisions_at_once_are_wrong_usage(run):
     with pytest.raises(SystemExit) as ended:
         main(["export", str(run), "--int8", "--fp16"])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mas_edge.orchestrator.affinity import Affinity, pool
 from mas_edge.orchestrator.gain import Gains, losses
+from mas_edge.orchestrator.learning_curve import of_all, totals
 from mas_edge.orchestrator.terms import settle
 
 WHOLE, SPLIT = (TASKS,), (("a", "b"), ("c",))
@@ -67,6 +68,14 @@ def test_losses_are_the_last_known_of_all_tasks_or_one_each():
     assert losses(TASKS, curve((3.0, 2.0))).tolist() == [2.0, 2.0, 2.0]
     assert losses(TASKS, curve((3.0, 2.0))[:-1]).tolist() == [2.0, 2.0, 3.0]
     assert losses(TASKS, curve((3.0,), group=("a", "b"))).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_losses_from_before_another_task_left_count_on():
+    before = curve((3.0, 2.0), group=("a", "b", "c", "d"))
+    assert losses(TASKS, before).tolist() == [2.0, 2.0, 2.0]
+    assert losses(TASKS, [*curve((1.0,), first=3), *before]).tolist() == [1.0, 1.0, 1.0]
+    later = dict(totals(of_all([*before, *curve((1.0,), first=3)], TASKS), TASKS))
+    assert later == {1: 9.0, 2: 6.0, 3: 3.0}
 
 
 def test_energies_are_shares_of_all_tasks_by_work_until_something_tells_more():

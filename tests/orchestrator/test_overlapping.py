@@ -6,15 +6,18 @@ import math
 
 import going
 import pytest
+from msgspec.structs import replace
 
 from mas_edge.orchestrator.decision import Decision, Trial
-from mas_edge.orchestrator.job import Job, Planned, step
+from mas_edge.orchestrator.job import Job, Planned, replay, step
 from mas_edge.orchestrator.plan import DemoPlan
 from mas_edge.orchestrator.report import report
+from mas_edge.orchestrator.reports import tables, trade_off
 from mas_edge.orchestrator.reports.manifest import manifest
 from mas_edge.orchestrator.reports.pictures import curves
 from mas_edge.orchestrator.reports.runs import compose
 from mas_edge.orchestrator.reports.summary import trajectory
+from mas_edge.orchestrator.views import outlook
 from mas_edge.orchestrator.views.journal import Journal
 from mas_edge.orchestrator.views.status import status
 from mas_edge.orchestrator.views.tally import Tally
@@ -105,6 +108,33 @@ def test_candidates_hang_below_the_merged_group_and_the_losers_are_dropped():
     whole, *others = job.groups
     assert whole.phase == "finished", "all losses are alike, so nothing speaks for a split"
     assert [(group.parent, group.phase, group.round) for group in others] == [(whole.group, "dropped", 4)] * 2
+
+
+def test_the_report_says_what_every_partition_on_trial_came_to():
+    lines = tables.split(report(*JOBS["mas-verified"]))
+    assert lines[0].startswith("Not split: ")
+    assert lines[1:] == (
+        f"On trial: {'+'.join(going.TASKS)}: held-out loss 3.18",
+        f"On trial: {G}+{J} | {R}+{E}: held-out loss 3.18, the same, with more groups",
+    )
+
+
+@pytest.mark.parametrize("policy", ["tag", "hoa"])
+def test_where_no_other_number_of_groups_was_looked_at_there_is_no_trade_off(policy):
+    spec = {"tag": TAG, "hoa": HOA}[policy]
+    events = played(spec)
+    assert report(spec, events).decision.score is not None
+    assert trade_off.tables(composed(spec, events)) == ()
+
+
+def test_what_fits_nowhere_on_trial_holds_up_nobody():
+    spec, events = JOBS["mas-verified"]
+    began = next(n for n, (_, event) in enumerate(events) if getattr(event, "stage", "") == "trial")
+    job = replay(spec, events[: began + 1])
+    stuck, *others = job.runs
+    job = replace(job, runs=(replace(stuck, phase="unfit", devices=()), *others))
+    assert outlook.slowest(job).group == others[0].group
+    assert outlook.waits_for(job, lambda _: "idle").startswith(f"round 3 of {others[0].group}: ")
 
 
 @pytest.mark.parametrize("policy", JOBS)

@@ -85,6 +85,20 @@ def test_an_orchestrator_with_a_misspelled_key_names_it_and_what_was_meant(tmp_p
     assert "unknown key 'broker.ulr'; did you mean 'broker.url'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [("mqtt://broker.example:1883", "is another machine"), ("http://x", "write mqtt://HOST:PORT")],
+)
+def test_an_orchestrator_whose_broker_is_refused_leaves_no_state_behind(tmp_path, capsys, url, says):
+    config = tmp_path / "orchestrator.toml"
+    config.write_text(f'fleet = "f"\nstate = "{tmp_path / "state"}"\n[broker]\nurl = "{url}"\n')
+    assert cli.main(["serve", "--config", str(config)]) == 2
+    printed = capsys.readouterr().err
+    assert says in printed
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "state").exists()
+
+
 def test_an_orchestrator_without_a_broker_says_where_it_looked(tmp_path, capsys):
     config = tmp_path / "orchestrator.toml"
     broker = '[broker]\nurl = "mqtt://127.0.0.1:1"\nwait_s = 0.1\n'

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator.decision import Decision
 from mas_edge.orchestrator.docket import Docket
-from mas_edge.orchestrator.job import Exhausted, Initialised, Job, Plan, Planned
+from mas_edge.orchestrator.job import Exhausted, Initialised, Job, Plan, Planned, Stopped
 from mas_edge.orchestrator.observed import observed
 from mas_edge.orchestrator.plan import DemoPlan
 from mas_edge.orchestrator.planning import alike, exhausted, jobs_alike, planned, preview
@@ -168,6 +168,18 @@ def test_a_budget_is_used_up_when_it_is(budget, used_j, time_s, says):
     job, _ = play(spec(budget=budget), until=lambda job: job.phase == "first")
     found = exhausted(job, used_j, time_s)
     assert (found.reason if found else None) == says
+
+
+def test_a_group_that_was_stopped_has_no_say_in_which_round_the_budget_ended():
+    asked = spec(policy="one-by-one", merge_rounds=0, budget=Budget(energy_j=30.0))
+    job, _ = play(asked, until=lambda job: job.runs and job.runs[0].round == 1)
+    job, _ = jobs.step(job, Stopped(tasks=("a",)), 0.0)
+    going_on = (msgspec.structs.replace(run, round=3) for run in job.runs if run.tasks != ("a",))
+    job = msgspec.structs.replace(job, runs=(job.runs[0], *going_on))
+    assert (job.runs[0].phase, job.runs[0].round) == ("finished", 1)
+    assert "in round 4 of 4" in exhausted(job, 30.0, 0.0).reason
+    going_on = (msgspec.structs.replace(run, round=4) for run in job.runs[1:])
+    assert exhausted(msgspec.structs.replace(job, runs=(job.runs[0], *going_on)), 30.0, 0.0) is None
 
 
 @given(st.integers(1, 60), st.sampled_from(["mas", "all-in-one", "one-by-one"]))

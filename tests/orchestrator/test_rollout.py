@@ -281,6 +281,62 @@ def test_a_rollback_asks_the_devices_that_have_the_jobs_models_and_exports_nothi
     assert set(site.states(made).values()) == {"rolled back"}
 
 
+def test_a_rollback_is_refused_if_a_device_that_was_named_has_nothing_of_the_job(site):
+    site.deployed("d1")
+    for each in asked(site.devices[0]):
+        take(site.devices[0], each)
+    site.turn()
+    assert "d2: no model of job j is in use there" in site.deploy("d1", "d2", rollback=True).text
+
+
+def test_where_no_device_is_named_a_group_goes_to_those_that_can_judge_it(site):
+    site.devices[0].hello(workloads=(m.Offer(workload="watch", tasks=("b",)),))
+    site.devices[1].hello(workloads=(m.Offer(workload="buildings", tasks=("a", "b")),))
+    site.turn()
+    assert list(site.states(site.deployed())) == [("d1", "b")]
+    assert set(site.states(site.deployed("d2"))) == {("d2", "a"), ("d2", "b")}  # it says no itself
+    site.devices[0].hello(workloads=())
+    site.turn()
+    assert "no device has data of its tasks" in site.deploy().text
+
+
+def test_orders_of_a_store_and_of_an_older_copy_of_it_never_have_the_same_name(tmp_path):
+    names = set()
+    for wall_s in (1000.0, 2000.0):
+        site = Site(tmp_path / str(wall_s))
+        site.turn()
+        site.devices[0].hello()
+        site.turn()
+        made = Desk(site.server, site.store, wall_s=lambda wall_s=wall_s: wall_s).carry_out(
+            orders.DeployThese(job="j", devices=("d1",))
+        )
+        names.add(made.request.removeprefix(site.store.identity[:12]))
+        site.open.close()
+    assert len(names) == 2
+
+
+def test_the_model_in_use_stays_in_the_report_beside_a_later_one_that_was_refused(site):
+    def order(verdict, **changes):
+        site.deployed("d1")
+        for each in asked(site.devices[0]):
+            if each.group == "a":
+                take(site.devices[0], each, verdict, **changes)
+        site.turn()
+        return [row.state for row in site.ask(orders.Account(job="j")).run.in_use]
+
+    before = order("in use")
+    assert before == ["in use"]
+    first = site.server.hellos["d1"].in_use[0]
+    assert order("refused", in_use=first) == ["in use", "refused"]
+    assert order("in use") == ["in use"]
+    site.deploy("d1", rollback=True)
+    site.turn()
+    for each in asked(site.devices[0]):
+        take(site.devices[0], each, "rolled back", profile=None, in_use=first)
+    site.turn()
+    assert [row.state for row in site.ask(orders.Account(job="j")).run.in_use] == ["in use"]
+
+
 def test_a_measurement_that_cannot_be_is_refused_and_not_believed(site):
     made = site.deployed("d1")
     first, second = asked(site.devices[0])

@@ -16,6 +16,7 @@ from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator.decision import Decision, Trial
 from mas_edge.orchestrator.job import Exhausted, Planned, Resumed, Stopped
 from mas_edge.orchestrator.planning import planned, situation
+from mas_edge.orchestrator.report import report
 from mas_edge.orchestrator.rounds import Ask, GaveUp, Heard, Merged
 from mas_edge.orchestrator.spec import Budget, JobSpec, check
 from mas_edge.orchestrator.views.outlook import share_done
@@ -209,6 +210,32 @@ def test_a_task_that_is_stopped_on_trial_stays_until_its_end_and_then_leaves():
     assert fleet.trained("a") == [*range(3, LONG)]
 
 
+def test_what_a_stopped_task_leaves_of_a_group_goes_on_as_the_group_of_that_name_if_it_was_on_trial():
+    fleet = Fleet(asked("mas-verified"), {(g, t): 0.1 for g in ("a+b", "c") for t in TASKS})
+    fleet.until(lambda job: job.phase == "planning" and job.stage == "trial")
+    groups = (ALL, ("a", "b"), ("c",), ("a",), ("b", "c"))
+    tried = Trial(partitions=((ALL,), groups[1:3], groups[3:]), groups=groups, rounds=(4, 2, 2, 3, 3))
+    fleet.happened(Planned(stage="trial", decision=Decision(groups=groups, trial=tried)))
+    fleet.happened(Stopped(tasks=("b",)))
+    job = fleet.play()
+    assert [run.group for run in job.runs] == ["a", "c"]
+    assert fleet.trained("a") == [*range(1, LONG)]
+
+
+def test_parts_of_a_group_that_fits_nowhere_any_more_train_no_round_that_they_had_on_trial():
+    fleet = Fleet(asked("mas-verified"), {(g, t): 0.1 for g in ("a+b", "c") for t in TASKS})
+    fleet.until(lambda job: job.phase == "planning" and job.stage == "trial")
+    groups = (ALL, ("a", "b"), ("c",), ("a",), ("b",))
+    finer = (("a",), ("b",), ("c",))
+    tried = Trial(partitions=((ALL,), groups[1:3], finer), groups=groups, rounds=(4, 2, 3, 3, 3))
+    fleet.happened(Planned(stage="trial", decision=Decision(groups=groups, trial=tried)))
+    fleet.reach("second")
+    fleet.fits = lambda tasks: len(tasks) == 1
+    assert fleet.play().phase == "done"
+    assert fleet.trained("a+b") == [1, 2]
+    assert fleet.trained("a") == fleet.trained("b") == [*range(1, LONG)]
+
+
 def test_the_pairs_of_a_task_that_is_stopped_end_at_once():
     fleet = Fleet(asked("hoa"))
     fleet.reach("trial")
@@ -243,6 +270,8 @@ def test_a_group_that_fits_nowhere_goes_on_without_its_helpers():
     fleet.fits = lambda tasks: len(tasks) == 1
     job = fleet.play()
     assert [(run.group, run.results) for run in job.runs] == [("a", ("a",)), ("b", ("b",)), ("c", ("c",))]
+    paying = report(job.spec, fleet.stored).serves
+    assert (paying["a+b"], paying["b+c"]) == (("a", "b"), ("c",)), "what they used before stays theirs"
 
 
 def test_what_hoa_chose_and_fits_nowhere_falls_back_on_the_tasks_alone():

@@ -14,6 +14,7 @@ from mas_edge.orchestrator import trial
 from mas_edge.orchestrator.cost_model import Estimate
 from mas_edge.orchestrator.decision import Trial
 from mas_edge.orchestrator.policies import decide
+from mas_edge.orchestrator.spec import Budget
 
 WHOLE, SPLIT, OTHER = (TASKS,), (("a", "b"), ("c",)), (("a",), ("b", "c"))
 PRICES = {WHOLE: 1.0, SPLIT: 1.6, OTHER: 1.7}
@@ -131,7 +132,16 @@ def test_a_number_of_groups_is_what_not_splitting_is_compared_with(groups):
     made = decide(situation(policy="mas-verified", training=training, stage="trial", groups=groups))
     if groups == 1:
         assert (made.trial, made.groups) == (None, WHOLE)
+        assert made.why == "the best partition into 1 group"
     else:
         assert [len(partition) for partition in made.trial.partitions] == [1, groups]
         assert made.trial.partitions[0] == WHOLE
         assert made.trial.groups == made.groups
+
+
+def test_so_many_groups_as_fit_nowhere_are_not_tried_and_it_says_so():
+    training = msgspec.structs.replace(TRAINING, rounds=120)
+    less = Budget(energy_j=1.9 * 8.0 * 115)  # of the rounds that are left; three groups take 2.2 times 8 J
+    made = decide(situation(policy="mas-verified", training=training, stage="trial", groups=3, budget=less))
+    assert (made.trial, made.groups) == (None, WHOLE)
+    assert made.why == "no partition into 3 groups that keeps to all limits could be tried: not split"
