@@ -27,7 +27,7 @@ import torch
 from comparison import page
 from comparison.book import ComparisonRefused
 from comparison.data import place
-from comparison.points import HEADLINE, POINTS, chosen, quick
+from comparison.points import BASE, HEADLINE, POINTS, chosen, quick
 from comparison.table import table
 from comparison.trained import train
 
@@ -63,7 +63,8 @@ def show(folder: Path, points: Sequence[Point], pictures: Path | None) -> None:
     if pictures:
         from comparison import pictures as drawn  # noqa: PLC0415 - imports matplotlib
 
-        drawn.draw(sets, tables, runs, pictures)
+        long = [found for found in around if found.point == BASE]
+        drawn.draw([*sets, *long], tables, runs, pictures)
 
 
 def say(text: str) -> None:

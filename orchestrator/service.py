@@ -90,7 +90,8 @@ def serve(config: OrchestratorConfig, stop: StopSignal, *, until_done: bool) -> 
     Raises what a wrong configuration, an unreachable broker or a refused store raises, before any work.
     """
     check_name(config.fleet, "fleet")
-    address(config.broker).check_private(insecure=config.broker.insecure)  # before a folder is made
+    if not config.broker.embedded:  # which says for itself where it may listen
+        address(config.broker).check_private(insecure=config.broker.insecure)
     with hold(Path(config.state)):
         return _serve(config, stop, until_done=until_done)
 

@@ -81,10 +81,11 @@ def _by_energy(axes: Axes, found: Table) -> None:
         if len(at) > 1:
             axes.plot(*zip(*at, strict=True), "-", color=_colour(policy))
             _name(axes, f"{policy}, longer", at[-1], below=True)
-    shown: dict[tuple[float, float], list[str]] = {}
+    shown: dict[tuple[float, float], list[str]] = {}  # one that does not split is all-in-one, and measuring
     for arm in found.point.arms:
         if arm.factor == 1 and arm.name in found.arms:
-            shown.setdefault(_middle(found, arm.name), []).append(arm.name)
+            x, middle = _middle(found, arm.name)
+            shown.setdefault((round(x, 1), middle), []).append(arm.name)
     for (x, middle), names in shown.items():
         losses = over(found.arms, names[0], lambda _, outcome: outcome.loss)
         ends = [[middle - min(losses)], [max(losses) - middle]]

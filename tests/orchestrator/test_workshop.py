@@ -31,8 +31,12 @@ def a_workshop(root):
 
 
 def torch_child() -> psutil.Process:
-    (found,) = (p for p in psutil.Process().children() if "mas_edge.models.job" in p.cmdline())
-    return found
+    for _ in range(500):  # for a moment after it was started a process has no command line yet
+        for child in psutil.Process().children():
+            if "mas_edge.models.job" in child.cmdline():
+                return child
+        time.sleep(0.01)
+    raise TimeoutError("there is no torch child")
 
 
 def killed(workshop: Workshop) -> list:
