@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from letters import SHORT
+
 from comparison.judge import ahead, ahead_at_equal_energy, over, share_to_reach, spread, unseen
-from comparison.points import LETTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,16 +20,6 @@ if TYPE_CHECKING:
     from comparison.table import Table
 
 ALL, ONE, TWO = "all-in-one", "one-by-one", "mas 2"
-
-SHORT = {name: letter for letter, name in LETTERS.items()} | {
-    "exercise": "x",
-    "gravity": "g",
-    "jerk": "j",
-    "rotation": "o",
-    "forecast": "f",
-    "autoencoder": "a",
-}
-"""Tasks in letters, as groups are written."""
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

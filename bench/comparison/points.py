@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from letters import LETTERS
+
 from comparison.book import ComparisonRefused
 from mas_edge.models.tasks import find
 from mas_edge.orchestrator.plan import DEVICE, JOB
@@ -20,19 +22,6 @@ from mas_edge.wire.messages import Training
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-LETTERS = {
-    "s": "segment_semantic",
-    "d": "depth_zbuffer",
-    "n": "normal",
-    "k": "keypoints2d",
-    "t": "edge_texture",
-    "e": "edge_occlusion",
-    "r": "reshading",
-    "c": "principal_curvature",
-    "a": "rgb",
-}
-"""Of the tasks of buildings, as the paper's task sets are named."""
 
 EVERY = 10
 """Every so many batches affinity is measured, as in the presets."""

@@ -5,21 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from study.sets import LETTERS
+from letters import SHORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from study.table import Partition
-
-SHORT = {name: letter for letter, name in LETTERS.items()} | {
-    "exercise": "x",
-    "gravity": "g",
-    "jerk": "j",
-    "rotation": "o",
-    "autoencoder": "a",
-}
 
 
 def short(partition: Partition) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from letters import LETTERS
+
 from mas_edge.models.tasks import find
 from mas_edge.models.workloads.buildings import archive
 from mas_edge.models.workloads.buildings.make import VERSION, Size, views
@@ -21,18 +23,6 @@ EVERY = 10
 """Every so many batches the presets measure affinity."""
 SPARSE = 30
 """What would keep measuring by `gram` within 3 % of a training, where a round has so many batches."""
-
-LETTERS = {
-    "s": "segment_semantic",
-    "d": "depth_zbuffer",
-    "n": "normal",
-    "k": "keypoints2d",
-    "t": "edge_texture",
-    "e": "edge_occlusion",
-    "r": "reshading",
-    "c": "principal_curvature",
-}
-"""Of the tasks of buildings, as the paper's task sets are named."""
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def export(options: argparse.Namespace) -> int:
     out = options.out or Path("exports") / folder.resolve().name
     precision: Precision = "int8" if options.int8 else "fp16" if options.fp16 else "fp32"
     with ExitStack() as opened:
-        if folder.is_dir():
+        if folder.is_dir() or "/" in options.run:  # no job has that in its name
             run = runs.read(folder)
             weights = {group: exporting.copied(folder, group) for group in run.final_digests}
         else:

@@ -80,6 +80,11 @@ def test_a_group_whose_name_leads_out_of_the_folder_is_refused(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_folder_that_is_not_there_is_said_and_no_orchestrator_is_asked_for_it(tmp_path, capsys):
+    assert main(["export", str(tmp_path / "none")]) == 2
+    assert "none holds no finished run" in capsys.readouterr().err
+
+
 def test_two_precisions_at_once_are_wrong_usage(run):
     with pytest.raises(SystemExit) as ended:
         main(["export", str(run), "--int8", "--fp16"])
