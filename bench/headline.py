@@ -49,7 +49,9 @@ def show(folder: Path, points: Sequence[Point], pictures: Path | None) -> None:
     sets = [found for found in tables if found.point.name in {each.name for each in HEADLINE}]
     around = [found for found in tables if found not in sets]
     runs = [fleet.found(folder, found.point, found.point.arms) for found in sets]
-    sections = {"Two groups, and what they should do": page.goals(tables)}
+    sections = {"Two groups, and what they should do": page.goals(tables, page.TWO)}
+    sections["`auto`, and what it should do"] = page.goals(tables, page.AUTO)
+    sections["When a split pays"] = page.carrying(tables)
     sections |= {f"Every policy: {found.point.name}": page.policies(found) for found in sets}
     sections["The map"] = page.regimes(tables)
     sections |= {f"Each task: {found.point.name}": page.tasks(found) for found in sets}

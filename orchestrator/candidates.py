@@ -8,7 +8,8 @@ out, so limits are checked one partition after the other: the ``DEPTH`` best one
 when cost counts against the score at some ``RATES``. Which of those that are left is trained says a number of
 groups, or else how fast each lowers the losses for the same energy (``orchestrator.gain``): a split has to do
 that faster than the fewest groups that keep to the limits, by more than the standard error
-(docs/decisions/0015-a-split-has-to-pay-for-its-energy.md). Pure.
+(docs/decisions/0015-a-split-has-to-pay-for-its-energy.md), unless all tasks together begin to memorise
+(docs/decisions/0020-split-when-learning-stops-to-carry-over.md). Pure.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from mas_edge.orchestrator.budget import Bid
     from mas_edge.orchestrator.decision import Groups, Progress
     from mas_edge.orchestrator.gain import Gains
+    from mas_edge.orchestrator.learning_curve import Carried
     from mas_edge.orchestrator.split import Partition
     from mas_edge.orchestrator.terms import Terms
 
@@ -43,6 +45,10 @@ RATES = (0.25, 1.0, 4.0, 1000.0)
 """Of score per cost, in units of what the whole range of scores is worth in costs; the last finds the
 cheapest.
 """
+
+
+MEMORISED = "all tasks together begin to memorise: more rounds of them would bring less and less"
+"""Why a split was taken that makes less of the energy at the moment."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class Market:
     terms: Terms
     affinity: Affinity
     gains: Gains
+    carried: Carried | None = None
 
     def bid(self, partition: Partition) -> Candidate:
         """The partition as it would be trained."""
@@ -187,7 +194,9 @@ def _auto(
     ranked: Sequence[Sequence[Partition]],
     forbidden: tuple[Candidate, ...],
 ) -> Chosen:
-    """The fewest groups, unless a split surely lowers the losses faster for the same energy."""
+    """The fewest groups, unless a split surely lowers the losses faster for the same energy, or there is less
+    and less to learn without one.
+    """
     fewest, *finer = sound
     best = max(finer, key=lambda each: each.progress.rate, default=None)
     if best is None:
@@ -196,7 +205,9 @@ def _auto(
         gap, se = market.gains.lead(best.bid.groups, fewest.bid.groups)
         # a step of it has to do more as well: harm is less by the unit of energy where more of that is spent
         surely = se is not None and gap > se and _of_a_step(best) > _of_a_step(fewest)
-        taken, why = (best if surely else fewest), _weighed(best, fewest, se, surely=surely)
+        stale = market.carried is not None and market.carried.memorising and len(fewest.bid.groups) == 1
+        taken = best if surely or stale else fewest
+        why = MEMORISED if stale and not surely else _weighed(best, fewest, se, surely=surely)
     second = _others(market, taken, ranked[len(taken.bid.groups) - 1])
     rest = [replace(e, why=_turned_down(e, taken)) for e in found if e and e is not taken]
     costlier = best.bid.groups if best else ()
@@ -227,7 +238,8 @@ def _turned_down(each: Candidate, taken: Candidate) -> str:
         return _broken(each)
     gap = figure(abs(each.progress.rate - taken.progress.rate), 2)
     if each.progress.rate > taken.progress.rate:
-        return f"lowers the losses by {gap} more for the same energy, not surely"
+        so = "now" if len(each.bid.groups) < len(taken.bid.groups) else "not surely"
+        return f"lowers the losses by {gap} more for the same energy, {so}"
     return f"lowers the losses by {gap} less for the same energy"
 
 

@@ -1,9 +1,10 @@
 """A decision about a job's task groups, as it is stored, and everything that it goes by.
 
-It is taken up to three times. At the *start* nothing was measured. At the *trial*, which policy
-mas-verified alone has, the merged rounds are done and some partitions are to be tried beside each other. At
-the *split* it is settled how the tasks go on. ``orchestrator.policies`` takes it, ``orchestrator.explain``
-puts it into words; nothing is decided here. Pure.
+At the *start* nothing was measured. At the *trial*, which policy mas-verified alone has, the merged rounds
+are done and some partitions are to be tried beside each other. At the *split* it is decided how the tasks go
+on; where that is together, it may be for some rounds only, and is decided *again* after them.
+``orchestrator.policies`` takes a decision, ``orchestrator.explain`` puts it into words; nothing is decided
+here. Pure.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import msgspec
 
 from mas_edge.orchestrator.budget import GroupCost, LeftOut
 from mas_edge.orchestrator.cost_model import Estimate
+from mas_edge.orchestrator.learning_curve import Carried
 from mas_edge.orchestrator.observed import Observed
 
 if TYPE_CHECKING:
@@ -93,8 +95,10 @@ class Decision(_Value, frozen=True):
     means all of its tasks. ``score`` None: affinity had no say in it. ``devices`` and ``costs`` (of a round)
     are parallel to ``groups``; no devices means all of the job's. ``energy_j`` and ``time_s`` are expected
     for the ``rounds`` that are left, of which the budget leaves ``energy_left_j`` and ``time_left_s``.
-    ``trial``: the groups are tried only, and another decision follows. ``loss`` is the sum of the tasks'
-    held-out losses by which a trial was judged. ``refused``, in words: the job cannot be done.
+    ``trial``: the groups are tried only, and another decision follows. ``again``: so it does when so many
+    rounds are trained. ``carried`` is how much of what all tasks learn together carries over. ``loss`` is the
+    sum of the tasks' held-out losses by which a trial was judged. ``refused``, in words: the job cannot be
+    done.
     """
 
     groups: tuple[tuple[str, ...], ...]
@@ -117,7 +121,9 @@ class Decision(_Value, frozen=True):
     notes: tuple[str, ...] = ()
     progress: Progress | None = None
     more_rounds: MoreRounds | None = None
+    carried: Carried | None = None
     trial: Trial | None = None
+    again: int = 0
     loss: float | None = None
     refused: str = ""
 
@@ -127,8 +133,9 @@ class Situation:
     """Everything that a decision depends on; ``spec`` has the tasks that are left.
 
     ``rounds`` are to be trained still. ``parameters`` and ``flops`` (of an example, forward) are by part.
-    ``evaluated`` are held-out losses of all groups so far. ``spent_j`` and ``spent_s`` are what the job has
-    used of its budget, ``used_j`` what each device has used of its day.
+    ``evaluated`` are held-out losses of all groups so far, ``learnt`` those on what was trained on.
+    ``spent_j`` and ``spent_s`` are what the job has used of its budget, ``used_j`` what each device has used
+    of its day.
     """
 
     spec: JobSpec
@@ -138,6 +145,7 @@ class Situation:
     flops: dict[str, int] = field(default_factory=dict)
     affinities: tuple[AffinitySums, ...] = ()
     evaluated: tuple[Evaluated, ...] = ()
+    learnt: tuple[Evaluated, ...] = ()
     decided: tuple[Decision, ...] = ()
     seen: Observed = NOTHING
     facts: tuple[DeviceFacts, ...] = ()

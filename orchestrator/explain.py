@@ -43,6 +43,7 @@ def explain(decision: Decision, all_devices: Sequence[str]) -> list[str]:
         f"  because {decision.why}{_by(decision)}",
         *(f"  although it {note}" for note in decision.notes),
         *_more_rounds(decision.more_rounds),
+        *_again(decision),
         f"  {_rounds(decision)}: {_total(decision)}",
         *_groups(decision, all_devices),
         *_rejected(decision.rejected),
@@ -67,6 +68,18 @@ def _more_rounds(known: MoreRounds | None) -> Iterable[str]:
             f"  the energy of {named(known.groups)} pays for {known.rounds} rounds of all tasks instead of"
             f" {known.planned}: they are foretold to {lower}"
         )
+
+
+def _again(decision: Decision) -> Iterable[str]:
+    """How well all tasks learn together, and when that is looked at again."""
+    if decision.carried is not None:
+        share, error = 100 * decision.carried.share, 100 * decision.carried.se
+        yield (
+            f"  of what all tasks learn together {figure(share, 2)} {PM}{figure(error, 2)} % carries over to"
+            " held-out examples"
+        )
+    if decision.again:
+        yield f"  only up to round {decision.again}: then it is decided again"
 
 
 def _number(decision: Decision) -> str:

@@ -12,7 +12,7 @@ A job is one or more tasks that are planned together under a policy. It owns one
                               Stopped --> stopped --Resumed--> where it was
 
     policy        first stage           trial                       second stage
-    mas           all tasks, R0 rounds                              groups by affinity, R - R0 rounds
+    mas           all tasks, R0 rounds (auto: or more)              groups by affinity, R - R0 rounds
     mas-verified  all tasks, R0 rounds  the best partitions by      the partition of least held-out loss at
                                         affinity, and no split:     equal energy, from where its trial ended
                                         a few rounds each
@@ -28,8 +28,8 @@ Sources: MAS (Merge and Split), Zhuang et al., ICCV 2023; TAG, Fifty et al., Eff
 Groupings for Multi-Task Learning, NeurIPS 2021; HOA (higher-order approximation), Standley et al., Which
 Tasks Should Be Learned Together in Multi-task Learning?, ICML 2020; mas-verified is ours, after successive
 halving (Jamieson and Talwalkar, AISTATS 2016). The learning-rate schedule runs over the job's R rounds and
-is not restarted at the split. What overlaps serves each task in one group only (``Run.serves``). A group
-that was trained before is never trained again. Tasks may be stopped one by one (``orchestrator.stopping``).
+is not restarted at the split. What overlaps serves each task in one group only (``Run.serves``). A group is
+never trained twice. Tasks may be stopped one by one (``orchestrator.stopping``).
 
 Everything here is pure: ``step`` folds events into a state (``orchestrator.job_state``), ``owes`` says what
 that state wants done. Restart = replay. Which of the trainings that are owed a device does is
@@ -161,9 +161,10 @@ def _planned(job: Job, decision: Decision, initial: BlobRef) -> Job:
     job = replace(job, plans=(*job.plans, decision))
     if decision.refused:
         return replace(job, phase="failed", reason=decision.refused)
-    if decision.trial:
-        runs = stages.on_trial(job.spec, job.runs[0], decision, decision.trial.rounds)
-        return _onwards(replace(job, phase="trial", runs=runs))
+    if decision.trial or decision.again:
+        runs = stages.between(job.spec, job.runs[0], decision)
+        job = replace(job, phase="trial" if decision.trial else "first", runs=runs)
+        return _onwards(stopping.trimmed(job, {}))
     if job.runs:
         runs, alone = stages.second(job.spec, job.runs, initial, decision), stages.alone(job.spec, job.runs)
         job = replace(job, phase="second", decision=decision, runs=runs, alone=alone)

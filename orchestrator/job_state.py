@@ -119,6 +119,11 @@ class Job(Value, frozen=True):
         tries = self.spec.policy == "mas-verified" and any(run.measure for run in self.runs)
         return "trial" if tries else "split"
 
+    @property
+    def merged_rounds(self) -> int:
+        """For how many rounds all tasks are trained together before it is decided how they go on."""
+        return next((plan.again for plan in reversed(self.plans) if plan.again), self.spec.merge_rounds)
+
     def result(self, task: str) -> Run | None:
         """The run that a task's result comes from, by the groups of the present stage."""
         return next((run for run in self.runs if task in run.results), None)

@@ -1,9 +1,12 @@
-"""Held-out losses over rounds, and what more rounds are foretold to bring.
+"""Losses over rounds: what more rounds are foretold to bring, and how much of what is learnt carries over.
 
 A learning curve falls roughly like a power of the work put into it (Hestness et al., Deep Learning Scaling is
 Predictable, Empirically, 2017, arXiv 1712.00409). The power is fitted to the later half of the merged rounds,
 so that the first ones, which fall fastest, have no say. It knows no floor and no schedule: it is a number to
-weigh a split by, not a promise (docs/decisions/0015 compares it with what was measured). Pure.
+weigh a split by, not a promise (docs/decisions/0015 compares it with what was measured).
+
+Nor does it see that tasks which are trained together begin to memorise. That shows in how fast the loss on
+held-out examples falls beside the loss on those that devices train on (docs/decisions/0020). Pure.
 """
 
 from __future__ import annotations
@@ -14,10 +17,18 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 LEAST_ROUNDS = 4
 """Merged rounds from which on something is foretold; the weights of the last one are evaluated only later."""
+
+LATE = 3
+"""The last one of so many parts of the rounds says how much carries over now."""
+
+MEMORISING = 0.8
+"""If surely less carries over, all tasks together are about to stop improving, and a split pays
+(docs/decisions/0020 has the regimes on either side).
+"""
 
 
 class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +42,21 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     loss: float
     count: float
+
+
+class Carried(msgspec.Struct, frozen=True, kw_only=True):
+    """Of what lowers the loss on the examples that devices train on, the share that lowers the held-out loss
+    as well: 1 where they learn what holds for other examples, 0 or less where they only memorise. ``se`` is
+    its standard error over rounds.
+    """
+
+    share: float
+    se: float
+
+    @property
+    def memorising(self) -> bool:
+        """Whether surely too little carries over."""
+        return self.share + self.se < MEMORISING
 
 
 def last_losses(evaluated: Iterable[Evaluated], group: tuple[str, ...]) -> dict[str, float]:
@@ -77,7 +103,32 @@ def foretold(curve: Mapping[int, float], factor: float) -> float | None:
     ]
     if last < LEAST_ROUNDS - 1 or len(points) < 2:
         return None
-    x_mean, y_mean = (math.fsum(values) / len(points) for values in zip(*points, strict=True))
-    slope = math.fsum((x - x_mean) * (y - y_mean) for x, y in points)
-    slope /= math.fsum((x - x_mean) ** 2 for x, _ in points)
+    slope, _ = _slope(*zip(*points, strict=True))
     return 1.0 - math.pow(factor, min(slope, 0.0))
+
+
+def carried_over(trained: Mapping[int, float], held_out: Mapping[int, float]) -> Carried | None:
+    """How much of what was learnt in the last third of the rounds carries over; both are losses by round.
+
+    The ratio of the slopes of least squares through both; its error is that of the slopes, to first order.
+    None if too few rounds are known, or if the loss that is trained on did not fall.
+    """
+    known = sorted(set(trained) & set(held_out))
+    rounds = known[-max(LEAST_ROUNDS, (max(known, default=0) + 1) // LATE) :]
+    if len(rounds) < LEAST_ROUNDS:
+        return None
+    learnt, learnt_se = _slope(rounds, [trained[when] for when in rounds])
+    held, held_se = _slope(rounds, [held_out[when] for when in rounds])
+    if learnt >= 0:
+        return None
+    share = held / learnt
+    return Carried(share=share, se=math.hypot(held_se, share * learnt_se) / -learnt)
+
+
+def _slope(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+    """Of least squares, with its standard error."""
+    x_mean, y_mean = math.fsum(x) / len(x), math.fsum(y) / len(y)
+    square = math.fsum((each - x_mean) ** 2 for each in x)
+    slope = math.fsum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True)) / square
+    rest = math.fsum((b - y_mean - slope * (a - x_mean)) ** 2 for a, b in zip(x, y, strict=True))
+    return slope, math.sqrt(rest / max(len(x) - 2, 1) / square)

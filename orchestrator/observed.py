@@ -20,9 +20,9 @@ from mas_edge.profiling.ledger import LOST
 from mas_edge.wire.messages import Shortage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from mas_edge.wire.messages import Profile, Update
+    from mas_edge.wire.messages import Key, Profile, Score, Update
 
 MEASURING = "affinity"
 """The phase of a training in which effects of tasks on each other are measured."""
@@ -112,21 +112,37 @@ def evaluated(stored: Iterable[tuple[float, object]]) -> tuple[Evaluated, ...]:
     sums: dict[tuple[str, int, str], tuple[float, float]] = {}
     for _, event in stored:
         if isinstance(event, Heard):
-            key = event.update.key
-            for score in event.update.scores:
-                place = key.group, key.round, score.task
-                loss, count = sums.get(place, (0.0, 0.0))
-                sums[place] = loss + score.loss_sum, count + score.count
-    return tuple(
-        Evaluated(group=tuple(group.split("+")), round=round_, task=task, loss=loss / count, count=count)
-        for (group, round_, task), (loss, count) in sums.items()
-        if count
-    )
+            _add(sums, event.update.key, event.update.scores)
+    return _pooled(sums)
+
+
+def learnt(stored: Iterable[tuple[float, object]]) -> tuple[Evaluated, ...]:
+    """The losses that devices had on the examples that they trained on, in each round, pooled alike."""
+    sums: dict[tuple[str, int, str], tuple[float, float]] = {}
+    for _, event in stored:
+        if isinstance(event, Heard):
+            _add(sums, event.update.key, event.update.trained)
+    return _pooled(sums)
 
 
 def joules(profile: Profile) -> float:
     """The attributed joules of a bill, as far as they are known."""
     return fsum(row.attributed_energy_j or 0.0 for row in profile.rows)
+
+
+def _add(sums: dict[tuple[str, int, str], tuple[float, float]], key: Key, losses: Iterable[Score]) -> None:
+    for each in losses:
+        place = key.group, key.round, each.task
+        loss, count = sums.get(place, (0.0, 0.0))
+        sums[place] = loss + each.loss_sum, count + each.count
+
+
+def _pooled(sums: Mapping[tuple[str, int, str], tuple[float, float]]) -> tuple[Evaluated, ...]:
+    return tuple(
+        Evaluated(group=tuple(group.split("+")), round=round_, task=task, loss=loss / count, count=count)
+        for (group, round_, task), (loss, count) in sums.items()
+        if count
+    )
 
 
 def _observation(update: Update, *, first: bool) -> Observation:

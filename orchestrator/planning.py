@@ -14,7 +14,7 @@ from mas_edge.orchestrator.affinity import restricted
 from mas_edge.orchestrator.cost_model import figure
 from mas_edge.orchestrator.decision import Situation
 from mas_edge.orchestrator.job_state import TRAINING, Exhausted, Job, Planned
-from mas_edge.orchestrator.observed import Observed, evaluated, observed, pooled
+from mas_edge.orchestrator.observed import Observed, evaluated, learnt, observed, pooled
 from mas_edge.orchestrator.policies import decide
 from mas_edge.orchestrator.stopping import OVER, remaining
 
@@ -67,9 +67,10 @@ def situation(
         stage=job.stage,
         parameters=job.parameters,
         flops=job.flops,
-        rounds=spec.training.rounds - (spec.merge_rounds if job.runs else 0),
+        rounds=spec.training.rounds - (job.merged_rounds if job.runs else 0),
         affinities=tuple(restricted(measured.sums, spec.tasks) for measured in job.measured),
         evaluated=evaluated(events),
+        learnt=learnt(events),
         decided=job.plans,
         seen=pooled(observed(events), others),
         facts=facts,

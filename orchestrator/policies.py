@@ -7,7 +7,7 @@ its task j (``orchestrator.split``)::
     all-in-one     all tasks together, R rounds
     fixed          together for R0 rounds, then the partition given
     mas            together for R0 rounds -> Z; then the partition of the best score from the merged weights,
-                   into N groups, or into as many as pay for their energy
+                   into N groups, or into as many as pay for their energy; if none do, again R0/3 rounds on
     mas-verified   together for R0 rounds -> Z; "do not split" and the best partitions for a few rounds beside
                    each other, for the same energy; the one of least held-out loss goes on
     tag            together for R rounds -> Z; then groups that may overlap, by S_j(G), from first weights
@@ -36,13 +36,14 @@ from mas_edge.orchestrator.candidates import Market, by_number, choose
 from mas_edge.orchestrator.cost_model import figure
 from mas_edge.orchestrator.decision import Alternative, Decision, Groups, MoreRounds, Situation, Trial
 from mas_edge.orchestrator.gain import Gains, losses
-from mas_edge.orchestrator.learning_curve import foretold, of_all, totals
+from mas_edge.orchestrator.learning_curve import LATE, carried_over, foretold, of_all, totals
 from mas_edge.orchestrator.spec import first_groups
 from mas_edge.orchestrator.split import SplitImpossible
 from mas_edge.orchestrator.terms import Terms, as_given, decided, named, settle
 
 if TYPE_CHECKING:
     from mas_edge.orchestrator.candidates import Candidate, Chosen
+    from mas_edge.orchestrator.spec import JobSpec
 
 
 def decide(given: Situation) -> Decision:
@@ -64,15 +65,25 @@ def decide(given: Situation) -> Decision:
 
 
 def _mas(terms: Terms) -> Decision:
-    market = _market(terms)
-    found = choose(market, terms.given.spec.groups)
-    return _chosen(market, found)
+    market, spec = _market(terms), terms.given.spec
+    made = _chosen(market, choose(market, spec.groups))
+    if spec.groups != "auto" or len(made.groups) > 1 or len(spec.tasks) == 1:
+        return made
+    return msgspec.structs.replace(made, again=_again(spec, terms.given.rounds))
+
+
+def _again(spec: JobSpec, left: int) -> int:
+    """After how many rounds it is decided again, with so many left; 0 if they are too few for a split."""
+    pause = max(1, spec.merge_rounds // LATE)
+    return spec.training.rounds - left + pause if left - pause >= spec.merge_rounds else 0
 
 
 def _market(terms: Terms) -> Market:
-    affinity = pool(terms.given.affinities)
-    gains = Gains(affinity, losses(affinity.tasks, terms.given.evaluated), terms.energies())
-    return Market(terms, affinity, gains)
+    given, affinity = terms.given, pool(terms.given.affinities)
+    gains = Gains(affinity, losses(affinity.tasks, given.evaluated), terms.energies())
+    tasks = given.spec.tasks
+    learnt, held_out = (totals(of_all(each, tasks), tasks) for each in (given.learnt, given.evaluated))
+    return Market(terms, affinity, gains, carried_over(learnt, held_out))
 
 
 def _chosen(market: Market, found: Chosen) -> Decision:
@@ -85,6 +96,7 @@ def _chosen(market: Market, found: Chosen) -> Decision:
         score=taken.partition.score,
         se=taken.partition.se,
         progress=taken.progress,
+        carried=market.carried,
         more_rounds=_more_rounds(market, found.costlier),
         runner_up=runner.bid.groups if runner else (),
         runner_up_score=runner.partition.score if runner else None,

@@ -69,7 +69,7 @@ class Report(_Value, frozen=True):
     which takes out that some losses fall faster than others. ``final_digests`` name the weights of each
     group, ``final_rounds`` how many rounds are in them. Where ``groups`` overlap, each ``serves`` some tasks,
     of which alone it gives results, as did one that had to give way to others; ``curve`` holds all that was
-    evaluated.
+    evaluated. ``merged_rounds`` are those after which it was decided how tasks that were merged go on.
     """
 
     name: str
@@ -97,6 +97,7 @@ class Report(_Value, frozen=True):
     refusals: tuple[Refusals, ...] = ()
     final_rounds: dict[str, int] = {}
     serves: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    merged_rounds: int = 0
 
 
 Scored: TypeAlias = "dict[tuple[str, str, int], list[Score]]"
@@ -139,6 +140,7 @@ def report(spec: JobSpec, stored: Iterable[tuple[float, Event]]) -> Report:
         memory=memory(event for _, event in events),
         replans=job.replans,
         serves=_serves(job),
+        merged_rounds=job.merged_rounds,
     )
 
 

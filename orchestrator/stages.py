@@ -86,8 +86,11 @@ def _with_devices(decision: Decision) -> Iterable[tuple[Group, tuple[str, ...]]]
     return zip(decision.groups, decision.devices or ((),) * len(decision.groups), strict=True)
 
 
-def on_trial(spec: JobSpec, merged: Run, decision: Decision, rounds: Sequence[int]) -> tuple[Run, ...]:
-    """The runs that go on from a finished merged run for so many rounds, to be judged by their losses."""
+def between(spec: JobSpec, merged: Run, decision: Decision) -> tuple[Run, ...]:
+    """The runs that go on from a finished merged run until it is decided again: itself, or those on trial."""
+    if decision.trial is None:
+        return (begun(msgspec.structs.replace(merged, past=decision.again, measure=False)),)
+    rounds = decision.trial.rounds
     return tuple(
         msgspec.structs.replace(
             _on_from(spec, merged, group, devices), past=merged.round + rounds_, closing=False

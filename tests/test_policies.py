@@ -17,6 +17,18 @@ from mas_edge.orchestrator.store import StoreError
 pytestmark = pytest.mark.slow
 
 HOA = ("--policy", "hoa", "--tasks", "gravity,jerk", "--rounds", "2", "--clients", "2")
+AUTO = (
+    "--groups",
+    "auto",
+    "--tasks",
+    "gravity,jerk",
+    "--rounds",
+    "8",
+    "--merge-rounds",
+    "2",
+    "--clients",
+    "2",
+)
 VERIFIED = ("--policy", "mas-verified", "--tasks", "gravity,jerk", "--rounds", "84", "--clients", "1")
 
 
@@ -57,6 +69,21 @@ def test_what_hoa_compares_survives_a_kill_of_the_orchestrator_and_of_a_device(t
     assert report["final_digests"] == undisturbed["final_digests"]
     assert merged(stored(tmp_path / "killed")) == merged(stored(tmp_path / "undisturbed"))
     assert {point["group"] for point in report["report"]["curve"]} == {"gravity", "jerk", "gravity+jerk"}
+
+
+def test_tasks_that_go_on_together_until_it_is_decided_again_survive_the_same(tmp_path):
+    def within(events) -> bool:
+        """It was decided twice that they go on."""
+        return sum(isinstance(event, Planned) and event.decision.again > 0 for event in events) >= 2
+
+    undisturbed = finished(demo(tmp_path / "undisturbed", *AUTO))
+    assert within(stored(tmp_path / "undisturbed"))
+    process = demo(tmp_path / "killed", *AUTO)
+    wait_for(tmp_path / "killed", within)
+    kill_both(process)
+    report = finished(process)
+    assert report["final_digests"] == undisturbed["final_digests"]
+    assert decided(stored(tmp_path / "killed")) == decided(stored(tmp_path / "undisturbed"))
 
 
 def test_a_trial_survives_a_kill_of_the_orchestrator_and_of_a_device(tmp_path):

@@ -30,7 +30,8 @@ whole."""
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """Where an arm ended under one seed. ``energy`` in rounds of all tasks, losses are totals over tasks;
-    ``relative``: mean over tasks of loss over the constant predictor's.
+    ``relative``: mean over tasks of loss over the constant predictor's. After ``merged_rounds`` the share
+    ``carried`` of what tasks learnt carried over to held-out examples, and it was decided how they go on.
     """
 
     energy: float
@@ -40,6 +41,8 @@ class Outcome:
     unseen_relative: float
     by_task: Mapping[str, float]
     groups: tuple[str, ...]
+    merged_rounds: int = 0
+    carried: float | None = None
 
 
 Arms = dict[str, dict[int, Outcome]]

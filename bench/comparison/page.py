@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from comparison.fleet import Run
+    from comparison.judge import Outcome
     from comparison.points import Point
     from comparison.table import Table
 
-ALL, ONE, TWO = "all-in-one", "one-by-one", "mas 2"
+ALL, ONE, TWO, AUTO = "all-in-one", "one-by-one", "mas 2", "mas auto"
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -89,8 +90,8 @@ def tasks(found: Table) -> str:
     return markdown(("task", *names), rows)
 
 
-def goals(tables: Sequence[Table]) -> str:
-    """Two groups against one-by-one and all-in-one, beside what they should do."""
+def goals(tables: Sequence[Table], policy: str) -> str:
+    """A policy that splits against one-by-one and all-in-one, beside what it should do."""
     heads = (
         "point",
         "seeds",
@@ -105,22 +106,43 @@ def goals(tables: Sequence[Table]) -> str:
     rows = []
     for found in tables:
         point, arms = found.point, found.arms
-        two, whole = lengths_of(point, TWO), lengths_of(point, ALL)
+        if policy not in arms:
+            continue
+        two, whole = lengths_of(point, policy), lengths_of(point, ALL)
         alone = [-100 * value / (100 + value) for value in ahead_at_equal_energy(arms, ONE, two)]
         rows.append(
             (
                 point.name,
-                str(len(arms.get(TWO, {}))),
-                spread(energy_over(found, TWO, ONE), ".2f"),
-                _percent(ahead(arms, TWO, ONE)),
+                str(len(arms[policy])),
+                spread(energy_over(found, policy, ONE), ".2f"),
+                _percent(ahead(arms, policy, ONE)),
                 _percent(alone),
                 spread(share_to_reach(arms, ONE, two), ".2f"),
                 spread(share_to_reach(arms, ONE, whole), ".2f"),
-                _percent(ahead(arms, TWO, ALL)),
-                _percent(ahead_at_equal_energy(arms, TWO, whole)),
+                _percent(ahead(arms, policy, ALL)),
+                _percent(ahead_at_equal_energy(arms, policy, whole)),
             )
         )
     return markdown(heads, rows)
+
+
+def carrying(tables: Sequence[Table]) -> str:
+    """Every length of two groups by how much of what was learnt carried over at the merge, least first."""
+    heads = ("two groups", "seeds", "rounds", "merged", "carried over at the merge", "loss, equal energy")
+    rows: list[tuple[float, tuple[str, ...]]] = []
+    for found in tables:
+        whole = lengths_of(found.point, ALL)
+        for name in lengths_of(found.point, TWO):
+            shares = over(found.arms, name, lambda _, outcome: outcome.carried)
+            arm = next(arm for arm in found.point.arms if arm.name == name)
+            rounds, merged = (
+                str(round(arm.factor * n)) for n in (found.point.rounds, found.point.merge_rounds)
+            )
+            paid = _percent(ahead_at_equal_energy(found.arms, name, whole))
+            if shares:
+                row = (found.point.name, str(len(shares)), rounds, merged, spread(shares, ".2f"), paid)
+                rows.append((sum(shares) / len(shares), row))
+    return markdown(heads, [row for _, row in sorted(rows)])
 
 
 def regimes(tables: Sequence[Table]) -> str:
@@ -158,7 +180,7 @@ def regimes(tables: Sequence[Table]) -> str:
                 _percent(ahead_at_equal_energy(arms, ONE, whole)),
                 _percent(ahead(arms, TWO, ALL, unseen)),
                 _percent(ahead_at_equal_energy(arms, TWO, whole, unseen)),
-                "; ".join(_groups(o.groups) for _, o in sorted(arms.get("mas auto", {}).items())) or "–",
+                "; ".join(_decided(o) for _, o in sorted(arms.get(AUTO, {}).items())) or "–",
             )
         )
     return markdown(heads, rows)
@@ -183,6 +205,12 @@ def missing(tables: Sequence[Table]) -> str:
         if found.missing
     ]
     return "\n".join(lines) or "Nothing."
+
+
+def _decided(outcome: Outcome) -> str:
+    """The groups, and after how many rounds they were split."""
+    after = f" after {outcome.merged_rounds}" if len(outcome.groups) > 1 else ""
+    return _groups(outcome.groups) + after
 
 
 def _groups(groups: Sequence[str]) -> str:

@@ -66,4 +66,6 @@ def outcome(arm: Finished, ratios: Mapping[Kind, float], devices: int) -> Outcom
         unseen_relative=unseen_relative,
         by_task={task: value for task, value in losses.items() if value is not None},
         groups=report.groups,
+        merged_rounds=report.merged_rounds,
+        carried=report.decision.carried.share if report.decision and report.decision.carried else None,
     )

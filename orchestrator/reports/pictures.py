@@ -112,7 +112,7 @@ def curves(made: Report) -> Figure:
     figure = blank(3.4 * columns, 2.4 * rows + 0.9)
     figure.subplots(rows, columns, squeeze=False, sharex=True)
     every = dict.fromkeys((*made.groups, *(point.group for point in made.curve)))
-    split = made.spec.merge_rounds if made.decision else 0
+    split = made.merged_rounds if made.decision else 0
     for axes, task in zip(figure.axes, tasks, strict=False):
         colors = {group: _color(made, group, task) for group in every}
         _draw_task(axes, [point for point in made.curve if point.task == task], colors, split)

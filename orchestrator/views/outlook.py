@@ -61,7 +61,7 @@ def share_done(job: Job) -> float:
     if not job.runs:
         return 0.0
     spec = job.spec
-    began = spec.merge_rounds if job.runs[0].past > spec.merge_rounds else 0  # of this stage
+    began = job.merged_rounds if job.runs[0].past > job.merged_rounds else 0  # of this stage
     before = began
     if spec.policy in FROM_SCRATCH and job.decision:
         before = spec.training.rounds * sum(len(plan.groups) for plan in job.plans[:-1])

@@ -57,6 +57,9 @@ def curve(losses, group=TASKS, first: int = 1) -> tuple[Evaluated, ...]:
 FALLING = curve((1.0, 0.8, 0.7, 0.64, 0.6))
 """Over five merged rounds."""
 
+MEMORISED = curve((1.0, 0.7, 0.5, 0.4, 0.35))
+"""The same on what devices train on, which falls faster."""
+
 
 def rounds(seconds=None, group=TASKS, times: int = 6) -> tuple[Observation, ...]:
     """So many equal rounds of a group on each device; the devices' first ones are not among them."""
@@ -103,6 +106,7 @@ def situation(
     known=None,
     affinity=AB_APART_FROM_C,
     evaluated=(),
+    learnt=(),
     participation=None,
     training=TRAINING,
     budget=None,
@@ -110,9 +114,13 @@ def situation(
     spent_s=0.0,
     used_j=(),
     decided=(),
+    left=10,
     **changes,
 ) -> Situation:
-    """After five merged rounds of fifteen (or at the start), on four equal devices, unless said otherwise."""
+    """After five merged rounds of fifteen (or at the start), on four equal devices, unless said otherwise.
+
+    ``left`` rounds are, where they are merged first.
+    """
     base = JobSpec(name="j", tasks=TASKS, training=training, policy="mas", devices=FLEET, merge_rounds=5)
     spec = msgspec.structs.replace(
         base, budget=budget or Budget(), participation=participation or Participation(), **changes
@@ -122,9 +130,10 @@ def situation(
         spec=spec,
         stage=stage,
         parameters=PARAMETERS,
-        rounds=spec.training.rounds - (5 if stage != "start" and spec.policy in MERGES else 0),
+        rounds=spec.training.rounds - (15 - left if stage != "start" and spec.policy in MERGES else 0),
         affinities=(affinity,) if stage != "start" and spec.policy in MEASURES else (),
         evaluated=tuple(evaluated),
+        learnt=tuple(learnt),
         decided=tuple(decided),
         seen=Observed(trainings=trained, refused=tuple(refused)),
         facts=facts() if known is None else known,

@@ -14,6 +14,7 @@ import pytest
 from deciding import (
     FALLING,
     FLEET,
+    MEMORISED,
     SECONDS,
     SELFISH,
     TRAINING,
@@ -66,6 +67,18 @@ SITUATIONS = {
     "no limits, two groups asked for": {"groups": 2},
     "no limits, tasks help themselves more than each other": {"affinity": SELFISH},
     "the same, and the losses of five merged rounds are known": {"affinity": SELFISH, "evaluated": FALLING},
+    "the same, and half of what was learnt carries over": {
+        "affinity": SELFISH,
+        "evaluated": FALLING,
+        "learnt": MEMORISED,
+    },
+    "the same, and all of it carries over": {"affinity": SELFISH, "evaluated": FALLING, "learnt": FALLING},
+    "the same, a third of the rounds is left": {
+        "affinity": SELFISH,
+        "evaluated": FALLING,
+        "learnt": FALLING,
+        "left": 5,
+    },
     "two groups asked for, and the losses of five merged rounds are known": {
         "groups": 2,
         "evaluated": FALLING,

@@ -1,4 +1,4 @@
-"""Losses over rounds, and what more of them are foretold to bring."""
+"""Losses over rounds: what more of them would bring, and how much of what is learnt carries over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from deciding import TASKS, curve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mas_edge.orchestrator.learning_curve import Evaluated, foretold, last_losses, totals
+from mas_edge.orchestrator.learning_curve import Evaluated, carried_over, foretold, last_losses, totals
 
 
 @given(st.floats(0.01, 2), st.floats(0.1, 100), st.integers(3, 60), st.floats(1, 4))
@@ -54,3 +54,42 @@ def test_a_loss_that_is_no_number_is_not_known():
     broken = (*curve((2.0,)), Evaluated(group=TASKS, round=2, task="a", loss=math.nan, count=1.0))
     assert last_losses(broken, TASKS) == {"a": 2.0, "b": 2.0, "c": 2.0}
     assert totals(broken, TASKS, ["a"]) == {1: 2.0}
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=6, max_size=30), st.floats(-2, 2))
+def test_a_held_out_loss_that_moves_with_the_one_trained_on_carries_over_by_that_share(steps, share):
+    trained = {n: 100.0 - math.fsum(steps[:n]) for n in range(len(steps))}
+    held_out = {n: 7.0 + share * loss for n, loss in trained.items()}
+    found = carried_over(trained, held_out)
+    assert found.share == pytest.approx(share, abs=1e-6)
+    assert found.memorising == (found.share + found.se < 0.8)
+
+
+def test_only_the_last_third_of_the_rounds_says_how_much_carries_over():
+    trained = {n: 30.0 - n for n in range(30)}
+    held_out = {n: 30.0 - min(n, 20) for n in range(30)}
+    found = carried_over(trained, held_out)
+    assert (found.share, found.se, found.memorising) == (0.0, 0.0, True)
+    assert carried_over(trained, {n: 30.0 - n for n in range(30)}).share == pytest.approx(1.0)
+
+
+def test_what_scatters_is_not_surely_memorised():
+    trained = {n: 30.0 - n for n in range(12)}
+    held_out = {n: 30.0 - 0.7 * n for n in range(12)}
+    assert carried_over(trained, held_out).memorising
+    noisy = {n: loss + 0.5 * (-1) ** n for n, loss in held_out.items()}
+    assert not carried_over(trained, noisy).memorising
+
+
+@pytest.mark.parametrize(
+    ("trained", "held_out"),
+    [
+        ({}, {}),
+        ({1: 3.0, 2: 2.0, 3: 1.0}, {1: 3.0, 2: 2.0, 3: 1.0}),
+        (dict.fromkeys(range(9), 1.0), {n: 9.0 - n for n in range(9)}),
+        ({n: 9.0 - n for n in range(9)}, dict.fromkeys(range(9, 18), 1.0)),
+    ],
+    ids=["nothing", "three rounds", "nothing was learnt", "no round of both"],
+)
+def test_of_too_little_nothing_is_said_to_carry_over(trained, held_out):
+    assert carried_over(trained, held_out) is None

@@ -42,9 +42,9 @@ def spec(**changes) -> JobSpec:
     return msgspec.structs.replace(base, **changes)
 
 
-def sums(tasks) -> AffinitySums:
+def sums(tasks, own: float = -0.1) -> AffinitySums:
     n = len(tasks) ** 2
-    pairs = [0.2 if {i, j} == {"a", "b"} else -0.1 for i in tasks for j in tasks]
+    pairs = [own if i == j else 0.2 if {i, j} == {"a", "b"} else -0.1 for i in tasks for j in tasks]
     return AffinitySums(
         tasks=tasks,
         batches=(50,) * n,
@@ -114,6 +114,77 @@ def test_a_job_is_planned_at_its_start_and_after_its_merged_rounds():
     assert job.decision == job.plans[1]
     assert job.decision.groups == (("a", "b"), ("c",))
     assert job.decision.energy_j.how == "fitted"
+
+
+def _selfish(action, carries):
+    """A device's answer where tasks help themselves most; held-out losses fall up to round ``carries``."""
+    key = action.key
+    learnt = [2.0 * 0.9**n for n in (key.round, min(key.round, carries))]
+    trained, held = (
+        tuple(Score(task=task, count=4.0, loss_sum=loss, constant_loss_sum=4.0) for task in action.tasks)
+        for loss in learnt
+    )
+    update = Update(
+        key=key,
+        weights=ref(str(key)) if action.train else None,
+        examples=40 if action.train else 0,
+        trained=trained if action.train else (),
+        scores=held if action.evaluate else (),
+        affinity=sums(action.tasks, own=0.6) if action.measure else None,
+    )
+    return Heard(update=update)
+
+
+def _played(of: JobSpec, carries: int, stop=never):
+    """The job, over, whose held-out losses fall up to a round; ``stop`` may interfere with an event."""
+    job, stored = Job(spec=of), []
+    while not job.over:
+        action = jobs.owes(job, 0.0)[0]
+        event = _selfish(action, carries) if isinstance(action, Ask) else answer(job, action, stored)
+        event = stop(job) or event
+        job, _ = jobs.step(job, event, float(len(stored)))
+        stored.append((float(len(stored)), event))
+        assert len(stored) < 400
+    return job, stored
+
+
+LONG = spec(training=msgspec.structs.replace(TRAINING, rounds=30), merge_rounds=6)
+
+
+def test_what_is_not_split_goes_on_together_and_is_decided_again_while_a_split_may_pay():
+    job, stored = _played(LONG, carries=30)
+    assert [run.tasks for run in job.runs] == [TASKS]
+    assert [plan.again for plan in job.plans] == [0, 8, 10, 12, 14, 16, 18, 20, 22, 24, 0]
+    heard = [event.update for _, event in stored if isinstance(event, Heard) and event.update.weights]
+    assert sorted(each.key.round for each in heard) == sorted([*range(30)] * 2)
+    assert {each.key.round for each in heard if each.affinity} == {4, 5}
+    assert job.merged_rounds == 24
+    assert jobs.replay(LONG, stored) == job
+
+
+def test_tasks_that_begin_to_memorise_are_split_then():
+    job, stored = _played(LONG, carries=12)
+    assert len(job.runs) == 2
+    assert "memorise" in job.decision.why
+    assert 12 < job.merged_rounds < 20
+    assert job.merged_rounds == report(LONG, stored).merged_rounds
+    assert all(run.round == 30 for run in job.runs)
+    assert jobs.replay(LONG, stored) == job
+
+
+def test_a_number_of_groups_and_a_single_task_are_decided_on_once():
+    assert len(_played(msgspec.structs.replace(LONG, groups=1), carries=30)[0].plans) == 2
+    assert len(_played(msgspec.structs.replace(LONG, tasks=("a",)), carries=30)[0].plans) == 2
+
+
+def test_a_task_that_is_stopped_leaves_while_the_others_go_on_together():
+    def stop(job):
+        return Stopped(tasks=("c",)) if job.merged_rounds == 10 and not job.stopped else None
+
+    job, _ = _played(LONG, 30, stop)
+    assert job.phase == "done"
+    assert [run.tasks for run in job.runs] == [("a", "b")]
+    assert job.plans[-1].groups == (("a", "b"),)
 
 
 def test_what_was_planned_is_repeated_and_not_planned_anew():
