@@ -27,7 +27,7 @@ import torch
 from comparison import page
 from comparison.book import ComparisonRefused
 from comparison.data import place
-from comparison.points import BASE, HEADLINE, POINTS, chosen, quick
+from comparison.points import BASE, HEADLINE, NINE, POINTS, chosen, quick
 from comparison.table import table
 from comparison.trained import train
 
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
     from comparison.points import Point
 
-ON_FLEETS = ("all-in-one", "mas 2", "mas 3", "mas auto", "mas-verified", "one-by-one")
-"""Arms that are also run on real processes."""
+FLEETS = (*HEADLINE[:2], BASE, NINE)
+ON_FLEETS = ("all-in-one", "mas 2", "mas auto", "one-by-one")
+"""Points and arms that are also run on real processes."""
 
 
 def show(folder: Path, points: Sequence[Point], pictures: Path | None) -> None:
@@ -46,27 +47,26 @@ def show(folder: Path, points: Sequence[Point], pictures: Path | None) -> None:
     print(f"Machine: {platform.platform()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread")
     every = [table(folder, point) for point in points]
     tables = [found for found in every if found.arms]
-    sets = [found for found in tables if found.point.name in {each.name for each in HEADLINE}]
+    sets = [found for found in tables if found.point.name in {each.name for each in (*HEADLINE, BASE, NINE)}]
     around = [found for found in tables if found not in sets]
-    runs = [fleet.found(folder, found.point, found.point.arms) for found in sets]
+    runs = {each.name: fleet.found(folder, each, each.arms) for each in points if each in FLEETS}
     sections = {"Two groups, and what they should do": page.goals(tables, page.TWO)}
     sections["`auto`, and what it should do"] = page.goals(tables, page.AUTO)
     sections["When a split pays"] = page.carrying(tables)
     sections |= {f"Every policy: {found.point.name}": page.policies(found) for found in sets}
     sections["The map"] = page.regimes(tables)
     sections |= {f"Each task: {found.point.name}": page.tasks(found) for found in sets}
-    for found, measured in zip(sets, runs, strict=True):
-        if measured:
+    for found in sets:
+        if measured := runs.get(found.point.name):
             sections[f"Real fleets: {found.point.name}"] = page.fleets(found.point, measured)
-    sections |= {f"Lengths: {found.point.name}": page.policies(found) for found in around}
+    sections |= {f"Around: {found.point.name}": page.policies(found) for found in around}
     sections["Missing"] = page.missing(every)
     for title, text in sections.items():
         print(f"\n## {title}\n\n{text}")
     if pictures:
         from comparison import pictures as drawn  # noqa: PLC0415 - imports matplotlib
 
-        long = [found for found in around if found.point == BASE]
-        drawn.draw([*sets, *long], tables, runs, pictures)
+        drawn.draw(sets, tables, runs, pictures)
 
 
 def say(text: str) -> None:
@@ -103,7 +103,7 @@ def measure(folder: Path, points: Sequence[Point]) -> None:
     from comparison import fleet  # noqa: PLC0415 - rich, and all of mas demo
 
     for point in points:
-        if point in HEADLINE:
+        if point in FLEETS:
             fleet.measure(folder, point, [arm for arm in point.arms if arm.name in ON_FLEETS], say=say)
 
 
@@ -115,7 +115,7 @@ def main() -> int:
     what.add_argument("--nightly", action="store_true", help="everything")
     what.add_argument("--page", action="store_true", help="train nothing")
     what.add_argument(
-        "--fleet", action="store_true", help="run the task sets' main policies on real processes"
+        "--fleet", action="store_true", help="run main policies at some points on real processes"
     )
     parser.add_argument("--points", help="only these of " + ", ".join(POINTS))
     parser.add_argument("--seeds", help="only these")

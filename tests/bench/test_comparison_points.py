@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def test_energy_counts_device_rounds_by_what_they_cost():
     assert energy([merged, alone], ratios, devices=4) == 2 * 1.25 + 4 * 0.5
 
 
-def ended(energy_, loss, groups):
+def ended(energy_, loss, groups, **more):
     parts = [task for group in groups for task in group.split("+")]
     return Outcome(
         energy=energy_,
@@ -117,6 +118,7 @@ def ended(energy_, loss, groups):
         unseen_relative=loss / 3,
         by_task=dict.fromkeys(parts, loss / len(parts)),
         groups=groups,
+        **more,
     )
 
 
@@ -129,7 +131,7 @@ def found():
     arms = {
         "all-in-one": {1: ended(34, 3.0, whole), 2: ended(34, 3.2, whole)},
         "all-in-one x1.5": {1: ended(51, 2.8, whole), 2: ended(51, 3.0, whole)},
-        "mas 2": {1: ended(51, 2.94, two)},
+        "mas 2": {1: ended(51, 2.94, two, merged_rounds=13, carried=0.7)},
         "one-by-one": {1: ended(102, 2.9, point.tasks), 2: ended(102, 3.0, point.tasks)},
     }
     return Table(point, arms, {}, {MAS2.name: [2], MAS3.name: [1, 2, 3]})
@@ -151,10 +153,23 @@ def test_a_policy_is_shown_at_equal_rounds_and_at_equal_energy(found):
 
 
 def test_goals_are_shown_beside_what_was_reached(found):
-    cells = row(page.goals([found]), "sdnkt")
+    cells = row(page.goals([found], page.TWO), "sdnkt")
     assert cells[2:4] == ["0.50", "+1.4 %"]
     assert cells[6] == "0.45 ± 0.06"  # 34 √1.5 of 102 under seed 1, 51 of 102 under seed 2
     assert cells[7:] == ["-2.0 %", "+5.0 %"]
+
+
+def test_goals_of_what_was_not_trained_are_not_shown(found):
+    assert "sdnkt" not in page.goals([found], page.AUTO)
+
+
+def test_splits_are_listed_by_how_much_carried_over(found):
+    assert row(page.carrying([found]), "sdnkt")[1:] == ["1", "34", "10", "0.70", "+5.0 %"]
+
+
+def test_the_map_says_after_how_many_rounds_auto_split(found):
+    arms = {**found.arms, "mas auto": found.arms["mas 2"]}
+    assert row(page.regimes([replace(found, arms=arms)]), "sdnkt")[-1] == "sdn kt after 13"
 
 
 def test_the_map_says_nothing_where_nothing_was_trained(found):
@@ -172,5 +187,5 @@ def test_each_task_has_its_loss_under_every_policy(found):
 
 
 def test_pictures_are_drawn_of_what_there_is(found, tmp_path):
-    pictures.draw([found], [found], [[]], tmp_path)
+    pictures.draw([found], [found], {"sdnkt": []}, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"headline.png", "headline_map.png"}
