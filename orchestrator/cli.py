@@ -122,7 +122,7 @@ def _demo_parser(command: argparse.ArgumentParser) -> None:
     say = command.add_argument
     say("--workload", default="watch", help="what to learn (default: %(default)s)")
     say("--preset", default="demo", help="size: demo, or tiny for a few seconds (default: %(default)s)")
-    say("--policy", default="mas", help=f"{', '.join(POLICIES)} (default: %(default)s)")
+    say("--policy", help=f"{', '.join(POLICIES)} (default: mas)")
     say(
         "--compare",
         metavar="POLICIES",

@@ -13,7 +13,7 @@ import msgspec
 
 from mas_edge.models.tasks import UnknownChoice, Workload, find
 from mas_edge.orchestrator.partitions import partition_from_text
-from mas_edge.orchestrator.spec import MERGES, POLICIES, JobSpec, Policy, SpecRefused, check
+from mas_edge.orchestrator.spec import CHOOSES, MERGES, POLICIES, JobSpec, Policy, SpecRefused, check
 from mas_edge.wire.messages import Training
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     workload: str = "watch"
     preset: str = "demo"
-    policy: str = "mas"
+    policy: str | None = None
     partition: str | None = None
     tasks: str | None = None
     groups: str | None = None
@@ -39,6 +39,14 @@ class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
     clients: int = 4
     affinity: Literal["gram", "gram-full", "lookahead", "lookahead-momentum"] = "gram"
     seed: int = 1
+
+
+BELONGS: dict[str, tuple[str, frozenset[Policy]]] = {
+    "partition": ("--partition", frozenset({"fixed"})),
+    "merge_rounds": ("--merge-rounds", MERGES),
+    "groups": ("--groups", CHOOSES),
+}
+"""Options that are for some policies only."""
 
 
 class DemoPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,9 +62,7 @@ def demo_plan(options: DemoOptions) -> DemoPlan:
     workload = find(options.workload)
     preset = workload.preset(options.preset)
     tasks = _tasks(workload, options.tasks)
-    policy = _policy(options.policy)
-    if policy != "fixed" and options.partition is not None:
-        raise SpecRefused(f"--partition belongs to --policy fixed, not to {policy}")
+    policy = _policy(options.policy or "mas")
     if policy == "fixed" and options.partition is None:
         raise SpecRefused("--policy fixed needs --partition, such as 'a+b,c'")
     rounds = preset.rounds if options.rounds is None else options.rounds
@@ -82,10 +88,25 @@ def demo_plan(options: DemoOptions) -> DemoPlan:
         devices=tuple(clients),
         merge_rounds=_merge_rounds(options, policy, preset.merge_rounds),
         groups=_groups(options.groups, preset, len(tasks)),
-        partition=partition_from_text(options.partition, tasks) if options.partition else (),
+        partition=_partition(options, policy, tasks),
         unseen=workload.unseen,
     )
     return DemoPlan(spec=check(spec), clients=clients)
+
+
+def demo_plans(options: DemoOptions, compare: str | None) -> dict[Policy, DemoPlan]:
+    """The plan of each policy that is compared, or of the one that was chosen; raises as ``demo_plan`` does.
+
+    What is said counts for those policies that it is for, and has to be for one of them.
+    """
+    if compare is not None and options.policy is not None:
+        raise SpecRefused("--compare names the policies: leave out --policy")
+    policies = compared(compare) if compare is not None else (_policy(options.policy or "mas"),)
+    for name, (what, those) in BELONGS.items():
+        if getattr(options, name) is not None and not those & set(policies):
+            known = ", ".join(policy for policy in POLICIES if policy in those)
+            raise SpecRefused(f"{what} belongs to --policy {known}, not to {', '.join(policies)}")
+    return {each: demo_plan(msgspec.structs.replace(options, policy=each)) for each in policies}
 
 
 def _tasks(workload: Workload, text: str | None) -> tuple[str, ...]:
@@ -115,6 +136,10 @@ def _merge_rounds(options: DemoOptions, policy: Policy, preset: int) -> int:
     if policy not in MERGES:
         return 0
     return preset if options.merge_rounds is None else options.merge_rounds
+
+
+def _partition(options: DemoOptions, policy: Policy, tasks: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return partition_from_text(options.partition or "", tasks) if policy == "fixed" else ()
 
 
 def _deal(workload: Workload, agents: int, each: int | None) -> dict[str, tuple[str, ...]]:

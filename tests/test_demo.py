@@ -22,7 +22,7 @@ from mas_edge.orchestrator.store import StoreError
 
 pytestmark = pytest.mark.slow
 
-TINY = ("--preset", "tiny", "--rounds", "4", "--merge-rounds", "2", "--seed", "7", "--json")
+TINY = ("--preset", "tiny", "--seed", "7", "--json")
 LIMIT_S = 240
 
 
@@ -173,6 +173,12 @@ def test_policies_are_compared_on_the_same_data_in_one_go(tmp_path):
     arms = finished(demo(tmp_path / "run", *options))["arms"]
     assert [arm["policy"] for arm in arms] == ["all-in-one", "one-by-one"]
     assert [len(arm["final_digests"]) for arm in arms] == [1, 2]
+    begun = [tmp_path / "run" / arm["policy"] / "plan.json" for arm in arms]
+    times = [path.stat().st_mtime_ns for path in begun]
+    (begun[1].parent / "report.json").unlink()  # as if it had been killed there
+    again = finished(demo(tmp_path / "run", *options))["arms"]
+    assert [arm["final_digests"] for arm in again] == [arm["final_digests"] for arm in arms]
+    assert [path.stat().st_mtime_ns for path in begun] == times  # neither was begun anew
 
 
 def test_a_full_disk_is_named_and_ends_the_run(tmp_path):

@@ -17,18 +17,7 @@ from mas_edge.orchestrator.store import StoreError
 pytestmark = pytest.mark.slow
 
 HOA = ("--policy", "hoa", "--tasks", "gravity,jerk", "--rounds", "2", "--clients", "2")
-AUTO = (
-    "--groups",
-    "auto",
-    "--tasks",
-    "gravity,jerk",
-    "--rounds",
-    "8",
-    "--merge-rounds",
-    "2",
-    "--clients",
-    "2",
-)
+AUTO = ("--groups", "auto", "--tasks", "gravity,jerk", "--rounds", "8", "--clients", "2")
 VERIFIED = ("--policy", "mas-verified", "--tasks", "gravity,jerk", "--rounds", "84", "--clients", "1")
 
 

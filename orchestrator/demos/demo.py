@@ -5,8 +5,8 @@ report (``orchestrator.reports.page``). The processes are tended (``orchestrator
 killed is started again, which is how the demo shows that nothing is lost. This process only looks on: it
 reads the store, shows progress, and when the job is over writes the report.
 
-A run that was cut short goes on when the same command is given again for the same directory; a
-finished run is replaced, anything else in the directory is not touched.
+A run that was cut short goes on when the same command is given again for the same directory, and so does a
+comparison of several; what is finished is replaced, anything else in the directory is not touched.
 """
 
 from __future__ import annotations
@@ -97,6 +97,12 @@ def prepare(plan: DemoPlan, out: Path) -> None:
     with contextlib.closing(open_store(out / STATE)) as store:
         store.add_job(plan.spec.name, msgspec.json.encode(plan.spec))
     write_atomic(out / PLAN, wanted)
+
+
+def holds(plan: DemoPlan, out: Path) -> bool:
+    """Whether a directory has the finished run of just this plan."""
+    there = (out / REPORT).is_file() and (out / PLAN).is_file()
+    return there and (out / PLAN).read_bytes() == msgspec.json.encode(plan)
 
 
 def _remove_run(out: Path) -> None:

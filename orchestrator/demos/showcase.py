@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mas_edge.models.tasks import Source, find
-from mas_edge.orchestrator.demos.demo import STATE, Outcome, prepare, run
+from mas_edge.orchestrator.demos.demo import STATE, Outcome, holds, prepare, run
 from mas_edge.orchestrator.demos.progress import Display
-from mas_edge.orchestrator.plan import DemoOptions, compared, demo_plan
+from mas_edge.orchestrator.plan import DemoOptions, demo_plans
 from mas_edge.orchestrator.reports import tables
 from mas_edge.orchestrator.reports.manifest import manifest
 from mas_edge.orchestrator.reports.page import PAGE, Named, page
 from mas_edge.orchestrator.reports.pictures import affinity, curves
-from mas_edge.orchestrator.reports.runs import REPORT, compose
+from mas_edge.orchestrator.reports.runs import REPORT, compose, read
 from mas_edge.orchestrator.service import read_store
 from mas_edge.profiling.choice import EnergyConfig, choose
 from mas_edge.profiling.report import csv_text, render
@@ -50,18 +50,23 @@ def showcase(options: argparse.Namespace) -> int:
     """Run what the options of `mas demo` say and print it; the exit code."""
     from rich.console import Console  # noqa: PLC0415 - an extra
 
-    policies = compared(options.compare) if options.compare else (options.policy,)
-    plans = {policy: demo_plan(_demo_options(options, policy)) for policy in policies}
+    given = {name: getattr(options, name) for name in DemoOptions.__struct_fields__}
+    plans = demo_plans(DemoOptions(**given), options.compare)
     choose(EnergyConfig(meter=options.meter))[0].close()  # a wrong --meter is found here, not in each agent
     _check_data(plans.values())
     out = options.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-    folders = {policy: out / policy if options.compare else out for policy in policies}
-    for policy, plan in plans.items():
-        prepare(plan, folders[policy])
+    folders = {policy: out / policy if options.compare else out for policy in plans}
+    done = {policy for policy, plan in plans.items() if holds(plan, folders[policy])}
+    done = done if len(done) < len(plans) else set()  # nothing is left to do: all of it is done anew
+    for policy in plans.keys() - done:
+        prepare(plans[policy], folders[policy])
     console = Console(stderr=options.json)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
-    arms = [_arm(plan, folders[policy], options.meter, console) for policy, plan in plans.items()]
+    arms = [
+        _arm(plan, folders[policy], options.meter, console, done=policy in done)
+        for policy, plan in plans.items()
+    ]
     if options.json:
         found = [msgspec.to_builtins(run) for run in arms]
         sys.stdout.write(json.dumps({"arms": found} if options.compare else found[0]) + "\n")
@@ -80,15 +85,11 @@ def _check_data(plans: Iterable[DemoPlan]) -> None:
         workload.dataset(Source(clients=(*clients, *plan.spec.unseen)), "all", 0.0)
 
 
-def _demo_options(options: argparse.Namespace, policy: str) -> DemoOptions:
-    given = {name: getattr(options, name) for name in DemoOptions.__struct_fields__}
-    if options.compare and policy != "fixed":
-        given["partition"] = None
-    return DemoOptions(**{**given, "policy": policy})
-
-
-def _arm(plan: DemoPlan, out: Path, meter: str, console: Console) -> RunReport:
+def _arm(plan: DemoPlan, out: Path, meter: str, console: Console, *, done: bool) -> RunReport:
     spec = plan.spec
+    if done:
+        console.print(f"[bold]{spec.policy}[/]: finished before, in {out}", highlight=False)
+        return read(out)
     console.print(
         f"[bold]{spec.policy}[/]: {', '.join(spec.tasks)} on {len(plan.clients)} agents", highlight=False
     )

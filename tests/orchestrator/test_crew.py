@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from mas_edge.orchestrator.demos.crew import Crew, CrewFailed
-from mas_edge.orchestrator.demos.demo import PLAN, REPORT, STATE, prepare
+from mas_edge.orchestrator.demos.demo import PLAN, REPORT, STATE, holds, prepare
 from mas_edge.orchestrator.plan import DemoOptions, demo_plan
 
 
@@ -28,6 +28,16 @@ def test_a_child_that_ends_by_itself_ends_the_run_with_its_last_words(code, tmp_
             tended(crew)
     finally:
         crew.stop()
+
+
+def test_a_directory_holds_the_finished_run_of_its_own_plan_alone(tmp_path):
+    old, new = demo_plan(DemoOptions(preset="tiny")), demo_plan(DemoOptions(preset="tiny", seed=2))
+    prepare(old, tmp_path)
+    assert not holds(old, tmp_path)
+    (tmp_path / REPORT).write_text("{}")
+    assert holds(old, tmp_path)
+    assert not holds(new, tmp_path)
+    assert not holds(old, tmp_path / "nowhere")
 
 
 def test_a_finished_run_is_replaced_and_what_lies_beside_it_stays(tmp_path):

@@ -37,6 +37,22 @@ WRONG = {
         "gravity",
     ),
     "a partition without policy fixed": (["--partition", "gravity"], "--partition belongs to --policy fixed"),
+    "a comparison and a policy": (
+        ["--compare", "mas,hoa", "--policy", "mas"],
+        "--compare names the policies: leave out --policy",
+    ),
+    "a partition, and no policy that is compared is fixed": (
+        ["--compare", "mas,hoa", "--partition", "gravity"],
+        "--partition belongs to --policy fixed, not to mas, hoa",
+    ),
+    "merge rounds where nothing is merged": (
+        ["--policy", "hoa", "--merge-rounds", "3"],
+        "--merge-rounds belongs to --policy mas, mas-verified, fixed, not to hoa",
+    ),
+    "groups where none are chosen": (
+        ["--compare", "all-in-one,one-by-one", "--groups", "2"],
+        "--groups belongs to --policy mas, mas-verified, tag, hoa, not to all-in-one, one-by-one",
+    ),
     "policy fixed without a partition": (["--policy", "fixed"], "--policy fixed needs --partition"),
     "more groups than tasks": (["--groups", "7"], "groups must be auto or 1 to 6"),
     "groups that are no number": (["--groups", "many"], "give a number of groups, or auto"),
