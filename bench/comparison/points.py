@@ -119,7 +119,7 @@ BASE = Point(
     what="base: 100 rounds",
     workload="buildings",
     tasks=_letters("sdnkt"),
-    arms=(MAS2, AUTO, ALL, ONE, *longer(ALL, 1.5, 3.1), *longer(MAS2, 1.5, 2.3)),
+    arms=(MAS2, AUTO, VERIFIED, ALL, ONE, *longer(ALL, 1.5, 3.1), *longer(MAS2, 1.5, 2.3)),
     rounds=100,
     merge_rounds=30,
 )
@@ -130,7 +130,7 @@ NINE = replace(
     name="sdnkterca-100",
     what="nine tasks",
     tasks=_letters("sdnkterca"),
-    arms=(MAS2, MAS3, AUTO, ALL, ONE, *longer(ALL, 1.5)),
+    arms=(MAS2, MAS3, AUTO, VERIFIED, ALL, ONE, *longer(ALL, 1.5)),
 )
 """What the goals are set for."""
 
