@@ -23,7 +23,8 @@ LEAST_ROUNDS = 4
 """Merged rounds from which on something is foretold; the weights of the last one are evaluated only later."""
 
 LATE = 3
-"""The last one of so many parts of the rounds says how much carries over now."""
+LEAST_LATE = 6
+"""The last one of so many parts of the rounds says how much carries over now, and at least so many rounds."""
 
 MEMORISING = 0.8
 """If surely less carries over, all tasks together are about to stop improving, and a split pays
@@ -114,8 +115,8 @@ def carried_over(trained: Mapping[int, float], held_out: Mapping[int, float]) ->
     None if too few rounds are known, or if the loss that is trained on did not fall.
     """
     known = sorted(set(trained) & set(held_out))
-    rounds = known[-max(LEAST_ROUNDS, (max(known, default=0) + 1) // LATE) :]
-    if len(rounds) < LEAST_ROUNDS:
+    rounds = known[-max(LEAST_LATE, (max(known, default=0) + 1) // LATE) :]
+    if len(rounds) < LEAST_LATE:
         return None
     learnt, learnt_se = _slope(rounds, [trained[when] for when in rounds])
     held, held_se = _slope(rounds, [held_out[when] for when in rounds])

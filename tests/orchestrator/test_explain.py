@@ -13,10 +13,11 @@ import msgspec
 import pytest
 from deciding import (
     FALLING,
+    FASTER,
     FLEET,
-    MEMORISED,
     SECONDS,
     SELFISH,
+    SLOWER,
     TRAINING,
     affinities,
     curve,
@@ -67,16 +68,17 @@ SITUATIONS = {
     "no limits, two groups asked for": {"groups": 2},
     "no limits, tasks help themselves more than each other": {"affinity": SELFISH},
     "the same, and the losses of five merged rounds are known": {"affinity": SELFISH, "evaluated": FALLING},
-    "the same, and half of what was learnt carries over": {
+    "the same after six rounds, and half of what was learnt carries over": {
         "affinity": SELFISH,
-        "evaluated": FALLING,
-        "learnt": MEMORISED,
+        "evaluated": SLOWER,
+        "learnt": FASTER,
+        "left": 9,
     },
-    "the same, and all of it carries over": {"affinity": SELFISH, "evaluated": FALLING, "learnt": FALLING},
-    "the same, a third of the rounds is left": {
+    "all of it carries over": {"affinity": SELFISH, "evaluated": SLOWER, "learnt": SLOWER, "left": 9},
+    "all of it carries over, a third of the rounds is left": {
         "affinity": SELFISH,
-        "evaluated": FALLING,
-        "learnt": FALLING,
+        "evaluated": SLOWER,
+        "learnt": SLOWER,
         "left": 5,
     },
     "two groups asked for, and the losses of five merged rounds are known": {
