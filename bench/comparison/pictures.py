@@ -72,7 +72,7 @@ def losses(headline: Sequence[Table], fleets: Mapping[str, Sequence[Run]]) -> Fi
     count = 1 + len(headline) + len(timed)
     rows = -(-count // COLUMNS)
     figure = Figure(figsize=(3.6 * COLUMNS, 3.3 * rows + 0.6), layout="constrained")
-    grid = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    grid = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     panels = iter(grid)
     _published(next(panels))
     for found in headline:
