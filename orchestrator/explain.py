@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mas_edge.orchestrator.budget import GroupCost, LeftOut
     from mas_edge.orchestrator.cost_model import Estimate
     from mas_edge.orchestrator.decision import Alternative, Decision, MoreRounds
+    from mas_edge.orchestrator.learning_curve import Carried
 
 NAMED = 8
 """Devices that are named in a line; more are counted."""
@@ -73,13 +74,15 @@ def _more_rounds(known: MoreRounds | None) -> Iterable[str]:
 def _again(decision: Decision) -> Iterable[str]:
     """How well all tasks learn together, and when that is looked at again."""
     if decision.carried is not None:
-        share, error = 100 * decision.carried.share, 100 * decision.carried.se
-        yield (
-            f"  of what all tasks learn together {figure(share, 2)} {PM}{figure(error, 2)} % carries over to"
-            " held-out examples"
-        )
+        yield f"  {carries(decision.carried)}"
     if decision.again:
         yield f"  only up to round {decision.again}: then it is decided again"
+
+
+def carries(known: Carried) -> str:
+    """How much of what is learnt carries over, in words."""
+    share = f"{figure(100 * known.share, 2)} {PM}{figure(100 * known.se, 2)} %"
+    return f"of what all tasks learn together {share} carries over to held-out examples"
 
 
 def _number(decision: Decision) -> str:

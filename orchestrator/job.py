@@ -150,7 +150,7 @@ def _initialised(job: Job, event: Initialised) -> Job:
 def _decided(job: Job, event: Planned | Exhausted) -> Job:
     if isinstance(event, Exhausted):
         return _exhausted(job, event)
-    if job.phase != "planning" or event.stage != job.stage or job.initial is None:
+    if job.phase != "planning" or not job.awaits(event) or job.initial is None:
         return job
     return _planned(job, event.decision, job.initial)
 

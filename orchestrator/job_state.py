@@ -124,6 +124,11 @@ class Job(Value, frozen=True):
         """For how many rounds all tasks are trained together before it is decided how they go on."""
         return next((plan.again for plan in reversed(self.plans) if plan.again), self.spec.merge_rounds)
 
+    def awaits(self, planned: Planned) -> bool:
+        """Whether this plan is the one that comes next: none that was overtaken by rounds trained since."""
+        again = planned.decision.again
+        return planned.stage == self.stage and all(not again or again > run.round for run in self.runs)
+
     def result(self, task: str) -> Run | None:
         """The run that a task's result comes from, by the groups of the present stage."""
         return next((run for run in self.runs if task in run.results), None)

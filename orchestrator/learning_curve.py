@@ -112,18 +112,20 @@ def carried_over(trained: Mapping[int, float], held_out: Mapping[int, float]) ->
     """How much of what was learnt in the last third of the rounds carries over; both are losses by round.
 
     The ratio of the slopes of least squares through both; its error is that of the slopes, to first order.
-    None if too few rounds are known, or if the loss that is trained on did not fall.
+    None if too few rounds are known, or if it is not sure, by two standard errors, that anything was learnt.
     """
     known = sorted(set(trained) & set(held_out))
-    rounds = known[-max(LEAST_LATE, (max(known, default=0) + 1) // LATE) :]
+    done = max(known, default=0) + 1
+    rounds = [when for when in known if when >= done - max(LEAST_LATE, done // LATE)]
     if len(rounds) < LEAST_LATE:
         return None
     learnt, learnt_se = _slope(rounds, [trained[when] for when in rounds])
     held, held_se = _slope(rounds, [held_out[when] for when in rounds])
-    if learnt >= 0:
+    if not learnt + 2 * learnt_se < 0:
         return None
     share = held / learnt
-    return Carried(share=share, se=math.hypot(held_se, share * learnt_se) / -learnt)
+    se = math.hypot(held_se, share * learnt_se) / -learnt
+    return Carried(share=share, se=se) if math.isfinite(share) and math.isfinite(se) else None
 
 
 def _slope(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
@@ -131,5 +133,5 @@ def _slope(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     x_mean, y_mean = math.fsum(x) / len(x), math.fsum(y) / len(y)
     square = math.fsum((each - x_mean) ** 2 for each in x)
     slope = math.fsum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True)) / square
-    rest = math.fsum((b - y_mean - slope * (a - x_mean)) ** 2 for a, b in zip(x, y, strict=True))
-    return slope, math.sqrt(rest / max(len(x) - 2, 1) / square)
+    off = [b - y_mean - slope * (a - x_mean) for a, b in zip(x, y, strict=True)]
+    return slope, math.hypot(*off) / math.sqrt(max(len(x) - 2, 1) * square)

@@ -2,7 +2,7 @@
 
 An ``Observation`` is one round of one group on one device: its seconds, joules, bytes and memory, without
 what measuring affinity took, for only merged rounds measure. ``observed`` makes them anew whenever it is to
-be decided, once or twice in a job, so that no state carries them along. A device's first training in a job
+be decided, a few times in a job, so that no state carries them along. A device's first training in a job
 stands apart (``first``), as it starts the process that trains. Pure; what is made of it is ``cost_model``'s
 business.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mas_edge.orchestrator.events import GaveUp, Heard, Merged
+from mas_edge.orchestrator.events import GaveUp, Heard, LeftOut, Merged
 from mas_edge.orchestrator.learning_curve import Evaluated
 from mas_edge.profiling.ledger import LOST
 from mas_edge.wire.messages import Shortage
@@ -117,11 +117,21 @@ def evaluated(stored: Iterable[tuple[float, object]]) -> tuple[Evaluated, ...]:
 
 
 def learnt(stored: Iterable[tuple[float, object]]) -> tuple[Evaluated, ...]:
-    """The losses that devices had on the examples that they trained on, in each round, pooled alike."""
-    sums: dict[tuple[str, int, str], tuple[float, float]] = {}
+    """The losses that devices had on the examples that they trained on, in each round, pooled alike.
+
+    Without those of updates that were left out for being absurd.
+    """
+    heard: dict[tuple[str, int, str], Update] = {}
     for _, event in stored:
         if isinstance(event, Heard):
-            _add(sums, event.update.key, event.update.trained)
+            key = event.update.key
+            heard[key.group, key.round, key.device] = event.update
+        elif isinstance(event, LeftOut):
+            for each in event.updates:
+                heard.pop((event.group, event.round, each.device), None)
+    sums: dict[tuple[str, int, str], tuple[float, float]] = {}
+    for update in heard.values():
+        _add(sums, update.key, update.trained)
     return _pooled(sums)
 
 

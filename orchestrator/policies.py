@@ -155,7 +155,8 @@ def _tried(terms: Terms) -> Decision:
     rounds = terms.given.spec.training.rounds
     trial = trials.field(field, lambda groups: market.gains.of(groups).energy, rounds, terms.given.rounds)
     if trial is None:
-        return as_given(terms, (terms.given.spec.tasks,), _too_short(first, rounds))
+        made = as_given(terms, (terms.given.spec.tasks,), _too_short(first, rounds))
+        return msgspec.structs.replace(made, carried=market.carried)
     return _on_trial(market, trial)
 
 
@@ -185,6 +186,7 @@ def _on_trial(market: Market, trial: Trial) -> Decision:
         energy_j=trials.energy([cost.energy_j for cost in costs], trial.rounds),
         time_s=None,
         trial=trial,
+        carried=market.carried,
         rejected=(),
     )
 

@@ -19,7 +19,7 @@ import msgspec
 from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator.affinity import Affinity, normalise, pool
 from mas_edge.orchestrator.decision import Decision
-from mas_edge.orchestrator.events import GaveUp, Heard, Late
+from mas_edge.orchestrator.events import GaveUp, Heard, Late, Merged
 from mas_edge.orchestrator.job import Initialised, Judged
 from mas_edge.orchestrator.peaks import Memory, memory
 from mas_edge.orchestrator.spec import ORCHESTRATOR, JobSpec
@@ -69,7 +69,8 @@ class Report(_Value, frozen=True):
     which takes out that some losses fall faster than others. ``final_digests`` name the weights of each
     group, ``final_rounds`` how many rounds are in them. Where ``groups`` overlap, each ``serves`` some tasks,
     of which alone it gives results, as did one that had to give way to others; ``curve`` holds all that was
-    evaluated. ``merged_rounds`` are those after which it was decided how tasks that were merged go on.
+    evaluated. ``merged_rounds`` are those of all tasks together before it was last decided how they
+    go on.
     """
 
     name: str
@@ -140,7 +141,7 @@ def report(spec: JobSpec, stored: Iterable[tuple[float, Event]]) -> Report:
         memory=memory(event for _, event in events),
         replans=job.replans,
         serves=_serves(job),
-        merged_rounds=job.merged_rounds,
+        merged_rounds=_merged_rounds(job, (event for _, event in events)),
     )
 
 
@@ -171,6 +172,13 @@ def relative(points: Sequence[Point]) -> float | None:
     """Mean over the tasks of loss / constant predictor's loss; None if one is unknown."""
     ratios = [p.loss / p.constant_loss for p in points if p.loss is not None and p.constant_loss]
     return math.fsum(ratios) / len(ratios) if ratios and len(ratios) == len(points) else None
+
+
+def _merged_rounds(job: Job, events: Iterable[Event]) -> int:
+    """Fewer than was planned if a budget or want of memory came before."""
+    tasks = {task for run in job.runs for task in run.tasks}
+    done = (e.round + 1 for e in events if isinstance(e, Merged) and tasks <= set(e.group.split("+")))
+    return min(max(done, default=0), job.merged_rounds)
 
 
 def _serves(job: Job) -> dict[str, tuple[str, ...]]:

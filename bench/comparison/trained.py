@@ -40,9 +40,14 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
+RULES = 2
+"""Raised when the product decides otherwise or reports more: every arm is then run again from its book."""
+
+
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """An arm that is done. ``weights``: digests of those that its groups began and ended with."""
 
+    rules: int
     point: str
     arm: str
     seed: int
@@ -77,6 +82,7 @@ def _one(folder: Path, point: Point, arm: Arm, seed: int, hands: Hands, say: Cal
     if made.phase != "done":
         raise ComparisonRefused(f"{named}: the job {made.phase}: {made.reason}")
     done = Finished(
+        rules=RULES,
         point=point.name,
         arm=arm.name,
         seed=seed,
@@ -121,12 +127,14 @@ def _weights(folder: Path, point: Point, arm: Arm, seed: int) -> tuple[str, ...]
 def finished(folder: Path, point: Point, arm: Arm, seed: int) -> Finished | None:
     """What an arm brought, if it is done.
 
-    None too for a file of a version with another report: the job is run again, its trainings are in the book.
+    None too for a file of other rules or with another report: the job is run again, its trainings are in the
+    book.
     """
     try:
-        return msgspec.json.decode(_file(folder, point, arm, seed).read_bytes(), type=Finished)
+        done = msgspec.json.decode(_file(folder, point, arm, seed).read_bytes(), type=Finished)
     except (FileNotFoundError, msgspec.ValidationError):
         return None
+    return done if done.rules == RULES else None
 
 
 def _own(folder: Path, point: Point, seed: int) -> Path:

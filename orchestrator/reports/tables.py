@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mas_edge.orchestrator.cost_model import figure
-from mas_edge.orchestrator.explain import what
+from mas_edge.orchestrator.explain import carries, what
 from mas_edge.orchestrator.reports import in_use, trade_off
 from mas_edge.orchestrator.reports.summary import all_of, headline, short_names
 from mas_edge.profiling import costs
@@ -130,6 +130,8 @@ def split(report: Report) -> tuple[str, ...]:
     if decision is None:
         return ()
     chosen = f"{'Split' if len(decision.groups) > 1 else 'Not split'}: {what(decision)} ({decision.why})"
+    if decision.carried is not None:
+        chosen += f"; after {report.merged_rounds} rounds {carries(decision.carried)}"
     if decision.loss is not None:
         return chosen, *_tried(decision, decision.loss)
     if decision.score is None or decision.runner_up_score is None:

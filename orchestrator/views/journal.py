@@ -126,6 +126,9 @@ def _followed(before: Job, after: Job) -> Iterator[str]:
     yield from after.replans[len(before.replans) :]
     if after.decision is not None and after.decision != before.decision:
         yield f"decided: {what(after.decision)}" + (f" ({after.decision.why})" if after.decision.why else "")
+    later = next((plan for plan in after.plans[len(before.plans) :] if plan.again), None)
+    if later is not None:
+        yield f"not split yet, decided again after {later.again} rounds ({later.why})"
     old = {run.group for run in before.runs}
     for run in after.runs:
         if before.runs and run.group not in old:
@@ -133,7 +136,7 @@ def _followed(before: Job, after: Job) -> Iterator[str]:
         was = next((each for each in before.runs if each.group == run.group), None)
         if run.reason and was and run.reason != was.reason:
             yield f"{run.group}: {run.reason}"
-    if after.phase != before.phase:
+    if after.phase != before.phase and later is None:
         words = STAGES.get(after.phase, after.phase)
         yield f"{words}: {after.reason}" if after.reason else words
 

@@ -56,7 +56,7 @@ def test_a_loss_that_is_no_number_is_not_known():
     assert totals(broken, TASKS, ["a"]) == {1: 2.0}
 
 
-@given(st.lists(st.floats(0.01, 1), min_size=6, max_size=30), st.floats(-2, 2))
+@given(st.lists(st.floats(0.5, 1), min_size=6, max_size=30), st.floats(-2, 2))
 def test_a_held_out_loss_that_moves_with_the_one_trained_on_carries_over_by_that_share(steps, share):
     trained = {n: 100.0 - math.fsum(steps[:n]) for n in range(len(steps))}
     held_out = {n: 7.0 + share * loss for n, loss in trained.items()}
@@ -79,6 +79,21 @@ def test_what_scatters_is_not_surely_memorised():
     assert carried_over(trained, held_out).memorising
     noisy = {n: loss + 0.5 * (-1) ** n for n, loss in held_out.items()}
     assert not carried_over(trained, noisy).memorising
+
+
+def test_rounds_of_which_too_little_is_known_do_not_reach_back_to_the_first_ones():
+    trained = {n: 30.0 - n for n in (1, 2, 3, 4, 5, 6, 7, 20, 29)}
+    assert carried_over(trained, trained) is None
+
+
+def test_one_loss_that_cannot_be_decides_nothing():
+    trained = {n: 30.0 - n for n in range(24)}
+    assert carried_over({**trained, 20: 1e4}, trained) is None
+    assert carried_over({**trained, 20: 1e160}, trained) is None
+    assert (
+        carried_over(trained, {**trained, 20: 1e160}) is None
+        or not carried_over(trained, {**trained, 20: 1e160}).memorising
+    )
 
 
 @pytest.mark.parametrize(

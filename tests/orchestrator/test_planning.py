@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator.decision import Decision
 from mas_edge.orchestrator.docket import Docket
+from mas_edge.orchestrator.events import Absurd, LeftOut
 from mas_edge.orchestrator.job import Exhausted, Initialised, Job, Plan, Planned, Stopped
-from mas_edge.orchestrator.observed import observed
+from mas_edge.orchestrator.observed import learnt, observed
 from mas_edge.orchestrator.plan import DemoPlan
 from mas_edge.orchestrator.planning import alike, exhausted, jobs_alike, planned, preview
 from mas_edge.orchestrator.report import report
@@ -23,6 +24,7 @@ from mas_edge.orchestrator.reports.runs import compose
 from mas_edge.orchestrator.rounds import Ask, Carve, Carved, GaveUp, Heard, Merge, Merged, Select, Selected
 from mas_edge.orchestrator.service import open_store
 from mas_edge.orchestrator.spec import Budget, JobSpec
+from mas_edge.orchestrator.views.journal import Journal
 from mas_edge.wire.messages import AffinitySums, BlobRef, Score, Shortage, Training, Update
 
 TASKS = ("a", "b", "c")
@@ -162,6 +164,29 @@ def test_what_is_not_split_goes_on_together_and_is_decided_again_while_a_split_m
     assert jobs.replay(LONG, stored) == job
 
 
+def test_the_log_says_each_time_that_tasks_go_on_together():
+    _, stored = _played(LONG, carries=30)
+    journal = Journal(LONG)
+    lines = [line for time_s, event in stored for line in journal.read(event, time_s)]
+    later = [line for line in lines if line.startswith("not split yet, decided again after ")]
+    assert [line.split()[6] for line in later] == [str(n) for n in range(8, 26, 2)]
+    assert lines.count("the first stage begins") == 1
+
+
+def test_what_was_left_out_is_not_learnt_from():
+    _, stored = _played(LONG, carries=30)
+    at, heard = next(
+        (n, event) for n, (_, event) in enumerate(stored) if isinstance(event, Heard) and event.update.trained
+    )
+    key, plain = heard.update.key, learnt(stored)
+    wild = tuple(msgspec.structs.replace(score, loss_sum=1e9) for score in heard.update.trained)
+    changed = msgspec.structs.replace(heard, update=msgspec.structs.replace(heard.update, trained=wild))
+    out = LeftOut(group=key.group, round=key.round, updates=(Absurd(device=key.device, reason="wild"),))
+    events = [*stored[:at], (0.0, changed), *stored[at + 1 :], (0.0, out)]
+    assert max(each.loss for each in learnt(events[:-1])) > 1e6
+    assert [each.loss for each in learnt(events)] == pytest.approx([each.loss for each in plain])
+
+
 def test_tasks_that_begin_to_memorise_are_split_then():
     job, stored = _played(LONG, carries=12)
     assert len(job.runs) == 2
@@ -170,6 +195,42 @@ def test_tasks_that_begin_to_memorise_are_split_then():
     assert job.merged_rounds == report(LONG, stored).merged_rounds
     assert all(run.round == 30 for run in job.runs)
     assert jobs.replay(LONG, stored) == job
+
+
+def _at_its_second_decision():
+    """A job that goes on together up to round 8, when its merged rounds are done."""
+    job, stored = Job(spec=LONG), []
+    while job.phase != "planning" or not job.runs:
+        action = jobs.owes(job, 0.0)[0]
+        event = _selfish(action, 30) if isinstance(action, Ask) else answer(job, action, stored)
+        job, _ = jobs.step(job, event, 0.0)
+        stored.append((0.0, event))
+    return job, stored
+
+
+def test_who_is_left_out_by_a_plan_that_goes_on_together_trains_no_more():
+    job, _ = _at_its_second_decision()
+    plan = Decision(groups=(TASKS,), devices=(("d2",),), again=8)
+    on, _ = jobs.step(job, Planned(decision=plan, stage="split"), 0.0)
+    assert on.runs[0].devices == ("d2",)
+    assert (on.runs[0].round, on.runs[0].past) == (6, 8)
+
+
+def test_a_plan_that_was_overtaken_by_rounds_changes_nothing():
+    job, _ = _at_its_second_decision()
+    late = Planned(decision=Decision(groups=(TASKS,), again=6), stage="split")
+    assert jobs.step(job, late, 0.0)[0] == job
+
+
+def test_a_job_that_ends_before_it_is_decided_again_reports_the_rounds_that_it_had():
+    def ends(job):
+        at_seven = job.runs and (job.runs[0].round, job.runs[0].past) == (7, 8)
+        return Exhausted(reason="enough") if at_seven and not job.exhausted else None
+
+    job, stored = _played(LONG, 30, ends)
+    made = report(LONG, stored)
+    assert (job.merged_rounds, made.merged_rounds) == (8, 7)
+    assert made.final_rounds == {"a+b+c": 7}
 
 
 def test_a_number_of_groups_and_a_single_task_are_decided_on_once():
