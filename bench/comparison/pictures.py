@@ -125,7 +125,7 @@ def _by_time(axes: Axes, name: str, runs: Sequence[Run]) -> None:
         loss = run.report.report.held_out_total
         if loss is not None:
             _mark(axes, run.arm, run.report.wall_s, loss)
-    axes.set(xlabel="seconds of a real fleet", ylabel="held-out loss, seed 1", title=name)
+    axes.set(xlabel="seconds", ylabel="held-out loss, seed 1", title=f"{name}, a real fleet")
     axes.set_xlim(left=0)
 
 
