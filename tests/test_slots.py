@@ -131,7 +131,7 @@ def test_two_workers_under_a_quota_of_one_to_three_have_one_to_three_of_the_joul
         site.pass_s(15.0)
         one_ns, three_ns = (process_cpu_ns(p) - ns for p, ns in zip(site.workers, before_ns, strict=True))
         assert three_ns / one_ns == pytest.approx(3.0, rel=0.02), "the kernel did not give what it should"
-        # joules are told in intervals that begin and end a little beside these 15 s, more so on a busy machine
+        # joules are told in intervals that begin and end a little beside these 15 s, more on a busy machine
         assert site.spent_j["jerk"] / site.spent_j["gravity"] == pytest.approx(3.0, rel=0.1)
         for key in keys:
             site.player.say(m.Cancel(key=key))
