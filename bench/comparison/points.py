@@ -145,7 +145,14 @@ MAP = (
     replace(AROUND, name="sdnkt-mixed", what="devices alike", mixed=True),
     replace(AROUND, name="sdnkt-8-of-8", what="8 devices with half the data", devices=8),
     replace(AROUND, name="sdnkt-4-of-8", what="4 of 8 devices a round", devices=8, asked=4),
-    replace(AROUND, name="sdnkt-small", what="wider, deeper encoder", network="small"),
+    replace(
+        AROUND,
+        name="sdnkt-small",
+        what="wider, deeper encoder, 34 rounds",
+        network="small",
+        rounds=34,
+        merge_rounds=10,
+    ),
     replace(
         AROUND,
         name="sdnkt-xception",
