@@ -9,10 +9,8 @@ outputs. The inputs that are timed are noise: how long a network takes does not 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -20,10 +18,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
+from mas_edge.edge_agent import child
 from mas_edge.edge_agent.trial import Order, Ready, Timed, Tried, Try, Unfit
 from mas_edge.models.tasks import Source, WorkloadError, find
 from mas_edge.profiling.cpu import peak_rss_bytes
-from mas_edge.wire.host import die_with_parent
 from mas_edge.wire.messages import Training
 
 if TYPE_CHECKING:
@@ -46,13 +44,7 @@ BATCH = 16
 
 def main() -> None:
     """Try what the daemon says."""
-    die_with_parent(signal.SIGKILL)
-    with contextlib.suppress(OSError):  # whoever must be killed for want of memory: not the daemon
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    for number in (signal.SIGINT, signal.SIGTERM):  # the daemon decides, also at a terminal's Ctrl-C
-        signal.signal(number, signal.SIG_IGN)
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    out = child.begin()
     try:
         _try(sys.stdin.buffer, out)
     except (WorkloadError, OSError) as error:

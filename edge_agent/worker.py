@@ -11,13 +11,11 @@ process at once.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import gc
 import math
 import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -26,6 +24,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
+from mas_edge.edge_agent import child
 from mas_edge.edge_agent.fit import (
     TooLarge,
     choose,
@@ -40,7 +39,6 @@ from mas_edge.models.tasks import Source, WorkloadError, find
 from mas_edge.models.weights import WeightsRefused
 from mas_edge.profiling.cpu import file_bytes, forget_peak_rss, give_memory_back, peak_rss_bytes, rss_bytes
 from mas_edge.profiling.stopwatch import Stopwatch
-from mas_edge.wire.host import die_with_parent
 from mas_edge.wire.messages import Fit
 
 if TYPE_CHECKING:
@@ -283,13 +281,7 @@ def _reason(error: Exception) -> str:
 
 def main() -> None:
     """Serve the daemon that started this process until it goes."""
-    die_with_parent(signal.SIGKILL)
-    with contextlib.suppress(OSError):  # whoever must be killed for want of memory: not the daemon
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    for number in (signal.SIGINT, signal.SIGTERM):  # the daemon decides, also at a terminal's Ctrl-C
-        signal.signal(number, signal.SIG_IGN)
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    out = child.begin()
     worker = _Worker(out, Stopwatch())
     works: queue.SimpleQueue[Work] = queue.SimpleQueue()
     threading.Thread(target=worker.listen, args=(sys.stdin.buffer, works), daemon=True).start()

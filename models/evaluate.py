@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mas_edge.models import losses
-from mas_edge.wire.messages import Score
+from mas_edge.models.scores import score_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from mas_edge.models.net import MultiTaskNet
     from mas_edge.models.tasks import Dataset, Task
+    from mas_edge.wire.messages import Score
 
 
 def evaluate(net: MultiTaskNet, dataset: Dataset, tasks: Sequence[Task], batch: int) -> tuple[Score, ...]:
@@ -74,14 +75,4 @@ class _Sums:
         self._row += labels.count, loss.item(), constant.item(), metric
 
     def score(self) -> Score:
-        count, loss, constant, metric = self._row.tolist()
-        intersection, union = (tuple(row) for row in self._overlap.tolist())
-        return Score(
-            task=self._task.name,
-            count=count,
-            loss_sum=loss,
-            constant_loss_sum=constant,
-            metric_sum=None if union else metric,
-            intersection=intersection,
-            union=union,
-        )
+        return score_of(self._task, self._row, self._overlap)

@@ -129,17 +129,24 @@ class _Sums:
         self._row += labels.count, loss_sum(task, output, labels), loss_sum(task, constant, labels), metric
 
     def score(self) -> Score:
-        count, loss, constant, metric = self._row.tolist()
-        intersection, union = (tuple(row) for row in self._overlap.tolist())
-        return Score(
-            task=self.task.name,
-            count=count,
-            loss_sum=loss,
-            constant_loss_sum=constant,
-            metric_sum=None if union else metric,
-            intersection=intersection,
-            union=union,
-        )
+        return score_of(self.task, self._row, self._overlap)
+
+
+def score_of(task: Task, row: Array, overlap: Array) -> Score:
+    """The score of sums: ``row`` is count, loss, the constant predictor's loss, metric; ``overlap`` (2, C) are
+    intersections and unions of classes, of which other metrics have none.
+    """
+    count, loss, constant, metric = row.tolist()
+    intersection, union = (tuple(part) for part in overlap.tolist())
+    return Score(
+        task=task.name,
+        count=count,
+        loss_sum=loss,
+        constant_loss_sum=constant,
+        metric_sum=None if union else metric,
+        intersection=intersection,
+        union=union,
+    )
 
 
 def _difference(output: Array, labels: Labels) -> Array:

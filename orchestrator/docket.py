@@ -88,7 +88,7 @@ class Docket:
     def _planned(self, name: str, known: tuple[DeviceFacts, ...]) -> Planned:
         job, time_s = self.jobs[name], self.time_s(name)
         alike = planning.jobs_alike(job.spec, self.jobs.values())
-        return planning.planned(
+        given = planning.situation(
             job,
             self._events(name),
             known,
@@ -97,6 +97,7 @@ class Docket:
             today_j={each.name: self.usage.today_j(name, each.name, time_s) for each in known},
             time_s=time_s,
         )
+        return planning.planned(given)
 
     def scene(
         self, name: str, facts: tuple[DeviceFacts, ...], at_work: frozenset[m.Key], *, settled: bool

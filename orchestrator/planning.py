@@ -31,22 +31,8 @@ RECALLED = 3
 """Jobs whose costs a plan learns from, the last ones: all of a long life's events are slow to read."""
 
 
-def planned(
-    job: Job,
-    stored: Iterable[tuple[float, Event]] = (),
-    facts: tuple[DeviceFacts, ...] = (),
-    *,
-    others: Iterable[Observed] = (),
-    used_j: float = 0.0,
-    today_j: Mapping[str, float] | None = None,
-    time_s: float = 0.0,
-) -> Planned:
-    """The plan of a job that owes one, from its stored events (job time, event) and what devices are.
-
-    ``others`` is what jobs ``alike`` observed, ``used_j`` the joules that the job has used, ``today_j``
-    those of each device's day.
-    """
-    given = situation(job, stored, facts, others=others, used_j=used_j, today_j=today_j, time_s=time_s)
+def planned(given: Situation) -> Planned:
+    """The plan of a job that owes one."""
     return Planned(decision=decide(given), stage=given.stage)
 
 
@@ -60,7 +46,11 @@ def situation(
     today_j: Mapping[str, float] | None = None,
     time_s: float = 0.0,
 ) -> Situation:
-    """What the decision of a job depends on, at its present stage."""
+    """What the decision of a job depends on, at its present stage.
+
+    ``stored`` are its events (job time, event), ``others`` what jobs ``alike`` observed, ``used_j`` the
+    joules that the job has used, ``today_j`` those of each device's day.
+    """
     spec, events = remaining(job.spec, job.stopped), list(stored)
     return Situation(
         spec=spec,

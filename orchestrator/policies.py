@@ -36,7 +36,7 @@ from mas_edge.orchestrator.candidates import Market, by_number, choose
 from mas_edge.orchestrator.cost_model import figure
 from mas_edge.orchestrator.decision import Alternative, Decision, Groups, MoreRounds, Situation, Trial
 from mas_edge.orchestrator.gain import Gains, losses
-from mas_edge.orchestrator.learning_curve import LATE, carried_over, foretold, of_all, totals
+from mas_edge.orchestrator.learning_curve import carried_over, foretold, of_all, totals
 from mas_edge.orchestrator.spec import first_groups
 from mas_edge.orchestrator.split import SplitImpossible
 from mas_edge.orchestrator.terms import Terms, as_given, decided, named, settle
@@ -44,6 +44,10 @@ from mas_edge.orchestrator.terms import Terms, as_given, decided, named, settle
 if TYPE_CHECKING:
     from mas_edge.orchestrator.candidates import Candidate, Chosen
     from mas_edge.orchestrator.spec import JobSpec
+
+
+PAUSES = 3
+"""Before it is decided again tasks go on together for one of so many parts of the merged rounds."""
 
 
 def decide(given: Situation) -> Decision:
@@ -74,7 +78,7 @@ def _mas(terms: Terms) -> Decision:
 
 def _again(spec: JobSpec, left: int) -> int:
     """After how many rounds it is decided again, with so many left; 0 if they are too few for a split."""
-    pause = max(1, spec.merge_rounds // LATE)
+    pause = max(1, spec.merge_rounds // PAUSES)
     return spec.training.rounds - left + pause if left - pause >= spec.merge_rounds else 0
 
 

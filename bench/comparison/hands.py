@@ -24,7 +24,7 @@ from mas_edge.models.tasks import Source, find
 from mas_edge.orchestrator import aggregate
 from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator.events import Ask, Carve, Carved, Heard, LeaveOut, LeftOut, Merge, Merged, Select
-from mas_edge.orchestrator.planning import planned
+from mas_edge.orchestrator.planning import planned, situation
 from mas_edge.orchestrator.selection import Candidate, select
 from mas_edge.wire.blobstore import BlobStore
 from mas_edge.wire.messages import Update
@@ -73,7 +73,7 @@ class Hands:
         """What comes of an action that the job owes; ``events`` are those that it had."""
         match action:
             case jobs.Plan():
-                return planned(job, [(0.0, event) for event in events])
+                return planned(situation(job, [(0.0, event) for event in events]))
             case Ask():
                 return self._heard(job.spec, action)
             case Select():

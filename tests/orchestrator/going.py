@@ -11,7 +11,7 @@ from finished import RAPL, profile, ref
 
 from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator.job import Initialised, Job, Judge, Judged
-from mas_edge.orchestrator.planning import planned
+from mas_edge.orchestrator.planning import planned, situation
 from mas_edge.orchestrator.rounds import Ask, Carve, Carved, Heard, Merge, Merged
 from mas_edge.orchestrator.spec import JobSpec
 from mas_edge.wire import messages as m
@@ -87,7 +87,7 @@ def answer(job: Job, action, stored=()) -> jobs.Event:
         case Ask():
             return Heard(update=update(action))
         case jobs.Plan():
-            return planned(job, stored)
+            return planned(situation(job, stored))
     raise AssertionError(action)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator import spec as specs
 from mas_edge.orchestrator.job import Abandoned, Initialised, Job, Judge, Judged
-from mas_edge.orchestrator.planning import planned
+from mas_edge.orchestrator.planning import planned, situation
 from mas_edge.orchestrator.rounds import Ask, Carve, Carved, GaveUp, Heard, Merge, Merged, Select, Selected
 from mas_edge.orchestrator.spec import JobSpec, SpecRefused
 from mas_edge.wire.messages import AffinitySums, BlobRef, Training, Update
@@ -79,7 +79,7 @@ def play(job: Job, order=lambda actions: actions[0]) -> tuple[Job, list]:
     while not job.over:
         owed = jobs.owes(job, 0.0)
         action = order(owed)
-        event = planned(job) if isinstance(action, jobs.Plan) else answer(action)
+        event = planned(situation(job)) if isinstance(action, jobs.Plan) else answer(action)
         job, _ = jobs.step(job, event, 0.0)
         events.append(event)
         assert len(events) < 500
@@ -167,7 +167,7 @@ def test_repeated_and_foreign_events_change_nothing(data):
 def test_a_group_that_fails_fails_the_job_with_its_reason():
     training = msgspec.structs.replace(spec().training, reproducible=True)
     job, _ = jobs.step(Job(spec=spec(training=training)), answer(jobs.Init(tasks=TASKS)), 0.0)
-    job, _ = jobs.step(job, planned(job), 0.0)
+    job, _ = jobs.step(job, planned(situation(job)), 0.0)
     for time_s in (0.0, 100.0, 200.0):
         ask = next(a for a in jobs.owes(job, time_s) if a.key.device == "d1")
         job, _ = jobs.step(job, GaveUp(key=ask.key, reason="hung"), time_s)

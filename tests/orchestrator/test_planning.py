@@ -15,7 +15,7 @@ from mas_edge.orchestrator.events import Absurd, LeftOut
 from mas_edge.orchestrator.job import Exhausted, Initialised, Job, Plan, Planned, Stopped
 from mas_edge.orchestrator.observed import learnt, observed
 from mas_edge.orchestrator.plan import DemoPlan
-from mas_edge.orchestrator.planning import alike, exhausted, jobs_alike, planned, preview
+from mas_edge.orchestrator.planning import alike, exhausted, jobs_alike, planned, preview, situation
 from mas_edge.orchestrator.report import report
 from mas_edge.orchestrator.reports import trade_off
 from mas_edge.orchestrator.reports.manifest import manifest
@@ -63,7 +63,7 @@ def answer(job: Job, action, stored):
         case jobs.Init():
             return Initialised(weights=ref("i"), fingerprint="f", parameters={"encoder": 60, "decoder.a": 10})
         case Plan():
-            return planned(job, stored)
+            return planned(situation(job, stored))
         case Select(group=group, round=number, call=call):
             return Selected(
                 group=group, round=number, call=call, devices=_devices(job, group), wanted=9, needed=1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator import replan, rounds
 from mas_edge.orchestrator.job import Initialised, Job, Judged
-from mas_edge.orchestrator.planning import planned
+from mas_edge.orchestrator.planning import planned, situation
 from mas_edge.orchestrator.replan import Unfit, divided
 from mas_edge.orchestrator.rounds import Ask, Carve, Carved, GaveUp, Heard, Merge, Merged, Select, Selected
 from mas_edge.orchestrator.spec import JobSpec
@@ -123,7 +123,7 @@ class World:
     def answer(self, action, job=None):  # noqa: PLR0911 - one answer to each kind of action
         match action:
             case jobs.Plan():
-                return planned(job, self.said)
+                return planned(situation(job, self.said))
             case jobs.Init():
                 return Initialised(weights=ref("init"), fingerprint="f", parameters={})
             case Select(group=group, round=number, call=call):
@@ -270,7 +270,7 @@ def test_a_replay_divides_in_the_same_way(cut, numbers):
 
 def test_a_refusal_that_comes_twice_counts_once():
     made = World({}, {}).answer(jobs.Init(tasks=TASKS))
-    begun = planned(jobs.replay(spec("all-in-one"), [(0.0, made)]))
+    begun = planned(situation(jobs.replay(spec("all-in-one"), [(0.0, made)])))
     run = jobs.replay(spec("all-in-one"), [(0.0, made), (0.0, begun)]).runs[0]
     run = rounds.step(run, World({}, {}).answer(rounds.owes(run, 0.0)[0]), 0.0)
     ask = rounds.owes(run, 0.0)[0]

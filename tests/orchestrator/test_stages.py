@@ -64,7 +64,7 @@ class Fleet(World):
         action = choose(jobs.owes(self.job, 0.0))
         if isinstance(action, jobs.Plan):
             known = self.job.stopped or self.job.stage != "trial"
-            event = planned(self.job, self.stored) if known else trial()
+            event = planned(situation(self.job, self.stored)) if known else trial()
             self.happened(event)
         elif isinstance(action, Ask) and action.train and not self.fits(action.tasks):
             self.happened(GaveUp(key=action.key, reason="memory", shortage=SHORT))

@@ -10,7 +10,7 @@ from test_job import TASKS, answer, ref, spec, sums
 
 from mas_edge.orchestrator import job as jobs
 from mas_edge.orchestrator.job import Abandoned, Job, Resumed, Stopped
-from mas_edge.orchestrator.planning import planned
+from mas_edge.orchestrator.planning import planned, situation
 from mas_edge.orchestrator.rounds import Ask, Carve, GaveUp, Heard, Merge, Selected
 from mas_edge.orchestrator.spec import Launched
 from mas_edge.orchestrator.stopping import curtailed, remaining
@@ -40,7 +40,7 @@ class World:
 
     def step(self, choose=lambda actions: actions[0]) -> None:
         action = choose(jobs.owes(self.job, 0.0))
-        self.happened(planned(self.job) if isinstance(action, jobs.Plan) else self.answer(action))
+        self.happened(planned(situation(self.job)) if isinstance(action, jobs.Plan) else self.answer(action))
 
     def answer(self, action):
         event = answer(action)
