@@ -133,7 +133,7 @@ class _Sums:
 
 
 def score_of(task: Task, row: Array, overlap: Array) -> Score:
-    """The score of sums: ``row`` is count, loss, the constant predictor's loss, metric; ``overlap`` (2, C) are
+    """Score of sums: ``row`` is count, loss, the constant predictor's loss, metric; ``overlap`` (2, C) are
     intersections and unions of classes, of which other metrics have none.
     """
     count, loss, constant, metric = row.tolist()
