@@ -230,8 +230,7 @@ def _replanned(job: Job) -> Job:
     if stuck is None:
         return job
     replace, left = msgspec.structs.replace, stopping.remaining(job.spec, job.stopped)
-    tried = next((plan.trial for plan in job.plans if plan.trial), None)
-    found = stages.divided(left, stuck, job.alone, tried)
+    found = stages.divided(left, stuck, job.alone, job.tried_until)
     if not found.parts:
         return replace(job, phase="failed", reason=found.why)
     runs = tuple(new for run in job.runs for new in (found.parts if run is stuck else (run,)))

@@ -129,6 +129,15 @@ class Job(Value, frozen=True):
         again = planned.decision.again
         return planned.stage == self.stage and all(not again or again > run.round for run in self.runs)
 
+    def tried_until(self, group: tuple[str, ...]) -> int:
+        """The round up to which these tasks were on trial as a group; 0 if they were not.
+
+        Devices have answered under the keys of those rounds: no other group of that name may train them.
+        """
+        trials = (plan.trial for plan in self.plans if plan.trial)
+        lasted = [trial.lasted(group) for trial in trials if group in trial.groups]
+        return self.spec.merge_rounds + max(lasted) if lasted else 0
+
     def result(self, task: str) -> Run | None:
         """The run that a task's result comes from, by the groups of the present stage."""
         return next((run for run in self.runs if task in run.results), None)

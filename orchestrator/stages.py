@@ -20,9 +20,8 @@ from mas_edge.orchestrator.spec import FROM_SCRATCH, MEASURES, MERGES, first_gro
 from mas_edge.orchestrator.stopping import OVER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from mas_edge.orchestrator.decision import Trial
     from mas_edge.orchestrator.spec import JobSpec
     from mas_edge.orchestrator.split import Group
     from mas_edge.wire.messages import BlobRef
@@ -146,12 +145,12 @@ def salvaged(spec: JobSpec, runs: Sequence[Run]) -> tuple[Run, ...]:
     return tuple(_on_from(spec, run, run.tasks, run.devices) if run.phase in OVER else run for run in kept)
 
 
-def divided(spec: JobSpec, stuck: Run, alone: Sequence[Run], tried: Trial | None = None) -> Divided:
+def divided(spec: JobSpec, stuck: Run, alone: Sequence[Run], tried_until: Callable[[Group], int]) -> Divided:
     """What takes the place of a run that has no device left for want of memory.
 
     A group that overlaps with others goes on as the tasks that it serves; ``alone`` are finished runs of
-    single tasks, which then stand. A part of a name that was ``tried`` leaves out the rounds that it had
-    then: devices have answered under their keys.
+    single tasks, which then stand. A part of a name that was on trial leaves out the rounds that it had
+    then (``Job.tried_until``).
     """
     if taken := tuple(run for run in alone if set(run.tasks) <= set(stuck.results)):
         names = tuple(run.tasks for run in taken)
@@ -164,16 +163,10 @@ def divided(spec: JobSpec, stuck: Run, alone: Sequence[Run], tried: Trial | None
     why = replan.divided_because(stuck.group, parts, measuring=stuck.measure)
     past = spec.training.rounds if merged else stuck.past
     weights = stuck.weights or stuck.source
-    begins = {part: min(max(stuck.round, _tried_until(spec, part, tried)), past) for part in parts}
+    begins = {part: min(max(stuck.round, tried_until(part)), past) for part in parts}
     made = (_run(spec, part, weights, begins[part], past, whole=False) for part in parts)
     runs = tuple(msgspec.structs.replace(run, records=stuck.records) for run in made)
     return Divided(parts=runs, why=why, decision=Decision(groups=parts, why=why) if merged else None)
-
-
-def _tried_until(spec: JobSpec, part: Group, tried: Trial | None) -> int:
-    """The round up to which a group of this name was on trial; 0 if none was."""
-    left = tuple(task for task in part if task in spec.tasks)  # its name without those that were stopped
-    return spec.merge_rounds + tried.lasted(left) if tried and left in tried.groups else 0
 
 
 def _parts(stuck: Run) -> tuple[Group, ...]:

@@ -53,27 +53,29 @@ def kept(measured: Measured, stopped: Collection[str]) -> Measured:
     return msgspec.structs.replace(measured, sums=restricted(measured.sums, tasks))
 
 
-def without(run: Run, stopped: Collection[str], *, at_boundary: bool) -> Run:
-    """The run after these tasks were stopped; the same run as long as it has to wait for a boundary."""
-    left = tuple(task for task in run.tasks if task not in stopped)
+def without(run: Run, job: Job, *, at_boundary: bool) -> Run:
+    """The run after tasks of the job were stopped; the same run as long as it has to wait for a boundary.
+
+    Under a name that was on trial it leaves out the rounds that were trained then.
+    """
+    left = tuple(task for task in run.tasks if task not in job.stopped)
     if left == run.tasks or run.phase in OVER:
         return run
-    if not set(run.results) - set(stopped):
+    if not set(run.results) - set(job.stopped):
         return ended(run)
     if run.serves or not run.trains or not (at_boundary or run.phase in BOUNDARY):
         return run
+    first = min(max(run.round, job.tried_until(left)), run.past)
+    named = msgspec.structs.replace(run, group="+".join(left), tasks=left, round=first)
     source = run.weights or run.source
-    return msgspec.structs.replace(
-        begun(run), group="+".join(left), tasks=left, source=source, weights=None, phase="starting"
-    )
+    return msgspec.structs.replace(begun(named), source=source, weights=None, phase="starting")
 
 
 def trimmed(job: Job, rounds_before: Mapping[str, int]) -> Job:
     """The job without its stopped tasks in the groups at a boundary: if of another round than before."""
     if job.phase != "trial":
         runs = tuple(
-            without(run, job.stopped, at_boundary=rounds_before.get(run.group) != run.round)
-            for run in job.runs
+            without(run, job, at_boundary=rounds_before.get(run.group) != run.round) for run in job.runs
         )
     elif job.spec.policy == "hoa":  # pairs are trained for both of their tasks' sake, or for nothing
         gone = [run for run in job.runs if run.phase not in OVER and set(run.tasks) & set(job.stopped)]

@@ -24,8 +24,8 @@ from mas_edge.wire.messages import Score, Shortage, Training
 
 ALL = TASKS
 PAIRS = tuple(combinations(TASKS, 2))
-TRIED = (ALL, ("a", "b"), ("c",))
-LENGTHS = (3, 2, 2)
+TRIED = {ALL: 3, ("a", "b"): 2, ("c",): 2}
+"""For how many rounds groups are tried."""
 LONG = 8
 """Rounds of a job with a trial: one is merged, three are tried."""
 SHORT = Shortage(micro_batch=1)
@@ -48,23 +48,30 @@ def asked(policy: str, *, reproducible=False, **changes) -> JobSpec:
     return check(msgspec.structs.replace(made, **{"merge_rounds": merged, **changes}))
 
 
-def trial(groups=TRIED, rounds=LENGTHS) -> Planned:
-    tried = Trial(partitions=((ALL,), groups[1:]), groups=groups, rounds=rounds)
-    return Planned(stage="trial", decision=Decision(groups=groups, trial=tried))
+def trial(*partitions, lengths) -> Planned:
+    tried = Trial(partitions=((ALL,), *partitions), groups=tuple(lengths), rounds=tuple(lengths.values()))
+    return Planned(stage="trial", decision=Decision(groups=tried.groups, trial=tried))
 
 
 class Fleet(World):
-    """Plays a job; ``losses`` by (group, task), else by chance; some groups may fit nowhere."""
+    """Plays a job; ``losses`` by (group, task), else by chance; some groups may fit nowhere.
 
-    def __init__(self, spec, losses=None, fits=lambda _: True) -> None:
+    ``tried`` takes the place of the first plan of a trial.
+    """
+
+    def __init__(self, spec, losses=None, fits=lambda _: True, tried: Planned | None = None) -> None:
         super().__init__(spec)
-        self.losses, self.fits = losses or {}, fits
+        self.losses, self.fits, self.tried = (
+            losses or {},
+            fits,
+            tried or trial((("a", "b"), ("c",)), lengths=TRIED),
+        )
 
     def step(self, choose=lambda actions: actions[0]) -> None:
         action = choose(jobs.owes(self.job, 0.0))
         if isinstance(action, jobs.Plan):
             known = self.job.stopped or self.job.stage != "trial"
-            event = planned(situation(self.job, self.stored)) if known else trial()
+            event = planned(situation(self.job, self.stored)) if known else self.tried
             self.happened(event)
         elif isinstance(action, Ask) and action.train and not self.fits(action.tasks):
             self.happened(GaveUp(key=action.key, reason="memory", shortage=SHORT))
@@ -159,7 +166,7 @@ def test_of_what_was_tried_the_better_goes_on_from_where_its_trial_ended(better,
     for group in groups:
         first = 0 if group == "a+b+c" else 1
         assert fleet.trained(group) == [*range(first, LONG)]
-    for group, rounds in zip(TRIED, LENGTHS, strict=True):
+    for group, rounds in TRIED.items():
         if "+".join(group) not in groups:
             assert max(fleet.trained("+".join(group))) == rounds
 
@@ -211,11 +218,11 @@ def test_a_task_that_is_stopped_on_trial_stays_until_its_end_and_then_leaves():
 
 
 def test_what_a_stopped_task_leaves_of_a_group_goes_on_as_the_group_of_that_name_if_it_was_on_trial():
-    fleet = Fleet(asked("mas-verified"), {(g, t): 0.1 for g in ("a+b", "c") for t in TASKS})
-    fleet.until(lambda job: job.phase == "planning" and job.stage == "trial")
-    groups = (ALL, ("a", "b"), ("c",), ("a",), ("b", "c"))
-    tried = Trial(partitions=((ALL,), groups[1:3], groups[3:]), groups=groups, rounds=(4, 2, 2, 3, 3))
-    fleet.happened(Planned(stage="trial", decision=Decision(groups=groups, trial=tried)))
+    pair, other, a, c = ("a", "b"), ("b", "c"), ("a",), ("c",)
+    tried = trial((pair, c), (a, other), lengths={ALL: 4, pair: 2, c: 2, a: 3, other: 3})
+    better = {(g, t): 0.1 for g in ("a+b", "c") for t in TASKS}
+    fleet = Fleet(asked("mas-verified"), better, tried=tried)
+    fleet.reach("trial")
     fleet.happened(Stopped(tasks=("b",)))
     job = fleet.play()
     assert [run.group for run in job.runs] == ["a", "c"]
@@ -223,17 +230,28 @@ def test_what_a_stopped_task_leaves_of_a_group_goes_on_as_the_group_of_that_name
 
 
 def test_parts_of_a_group_that_fits_nowhere_any_more_train_no_round_that_they_had_on_trial():
-    fleet = Fleet(asked("mas-verified"), {(g, t): 0.1 for g in ("a+b", "c") for t in TASKS})
-    fleet.until(lambda job: job.phase == "planning" and job.stage == "trial")
-    groups = (ALL, ("a", "b"), ("c",), ("a",), ("b",))
-    finer = (("a",), ("b",), ("c",))
-    tried = Trial(partitions=((ALL,), groups[1:3], finer), groups=groups, rounds=(4, 2, 3, 3, 3))
-    fleet.happened(Planned(stage="trial", decision=Decision(groups=groups, trial=tried)))
+    pair, alone = ("a", "b"), (("a",), ("b",), ("c",))
+    tried = trial((pair, ("c",)), alone, lengths={ALL: 4, pair: 2, **dict.fromkeys(alone, 3)})
+    better = {(g, t): 0.1 for g in ("a+b", "c") for t in TASKS}
+    fleet = Fleet(asked("mas-verified"), better, tried=tried)
     fleet.reach("second")
     fleet.fits = lambda tasks: len(tasks) == 1
     assert fleet.play().phase == "done"
     assert fleet.trained("a+b") == [1, 2]
     assert fleet.trained("a") == fleet.trained("b") == [*range(1, LONG)]
+
+
+def test_a_task_that_another_one_leaves_alone_trains_no_round_that_it_had_alone_on_trial():
+    pair, alone = ("b", "c"), (("a",), ("b",), ("c",))
+    tried = trial(alone, (("a",), pair), lengths={ALL: 4, pair: 2, **dict.fromkeys(alone, 4)})
+    better = {("b+c", task): 0.1 for task in TASKS}
+    fleet = Fleet(asked("mas-verified"), better, tried=tried)
+    fleet.reach("second")
+    assert [(run.group, run.round) for run in fleet.job.runs] == [("a", 5), ("b+c", 3)]
+    fleet.happened(Stopped(tasks=("b",)))
+    assert fleet.play().phase == "done"
+    assert fleet.trained("b+c") == [1, 2]
+    assert fleet.trained("c") == [*range(1, LONG)]
 
 
 def test_the_pairs_of_a_task_that_is_stopped_end_at_once():
@@ -300,6 +318,14 @@ def test_a_budget_that_is_used_up_on_trial_leaves_what_needs_no_choice(policy, g
 policies = st.sampled_from(["tag", "hoa", "mas-verified"])
 stops = st.lists(st.tuples(st.integers(0, 90), some_tasks), max_size=2)
 numbers = st.sampled_from(["auto", 1, 2, 3])
+splits = [(("a", "b"), ("c",)), (("a", "c"), ("b",)), (("a",), ("b", "c")), (("a",), ("b",), ("c",))]
+
+
+@st.composite
+def of_trials(draw):
+    partitions = draw(st.lists(st.sampled_from(splits), min_size=1, max_size=2, unique=True))
+    groups = dict.fromkeys(group for partition in partitions for group in partition)
+    return trial(*partitions, lengths={ALL: 4, **{group: draw(st.integers(2, 4)) for group in groups}})
 
 
 @given(policies, numbers, stops, st.booleans(), st.none() | st.integers(0, 120), st.integers(1, 3), st.data())
@@ -307,10 +333,8 @@ def test_whatever_happens_the_job_ends_and_every_task_that_is_left_is_served_onc
     policy, groups, leaving, whole, used_up, most, data
 ):
     spec = asked(policy, reproducible=whole, groups=groups, unseen=("9",))
-    fleet, rng = (
-        Fleet(spec, fits=lambda tasks: len(tasks) <= most),
-        data.draw(st.randoms(use_true_random=False)),
-    )
+    fleet = Fleet(spec, fits=lambda tasks: len(tasks) <= most, tried=data.draw(of_trials()))
+    rng = data.draw(st.randoms(use_true_random=False))
     moments = dict(leaving)
     share = 0.0
     for moment in range(600):
