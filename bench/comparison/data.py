@@ -13,7 +13,7 @@ import numpy as np
 
 from comparison.points import HELD_OUT_SHARE
 from mas_edge.models.workloads.buildings import archive
-from mas_edge.models.workloads.buildings.make import VERSION, Size, views
+from mas_edge.models.workloads.buildings.make import VERSION, views
 from mas_edge.wire.folders import whole_folder
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from comparison.points import Point
+    from mas_edge.models.workloads.buildings.make import Size
 
 SEED = 1
 
@@ -30,8 +31,7 @@ def place(folder: Path, point: Point) -> Path | None:
     """Where a point's data are, made unless they are there; None for data that ship."""
     if not point.views:
         return None
-    own = folder / f"buildings-{point.views}"
-    size = Size(8, 2, point.views, 32)
+    own, size = folder / f"buildings-{point.buildings}x{point.views}", point.size
     if not own.exists():
         _save(own, size, {client: views(size, SEED, client) for client in size.clients})
     if not point.mixed:

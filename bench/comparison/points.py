@@ -16,6 +16,7 @@ from letters import LETTERS
 
 from comparison.book import ComparisonRefused
 from mas_edge.models.tasks import find
+from mas_edge.models.workloads.buildings.make import Size
 from mas_edge.orchestrator.plan import DEVICE, JOB
 from mas_edge.orchestrator.spec import POLICIES, JobSpec, Participation, check
 from mas_edge.wire.messages import Training
@@ -58,8 +59,8 @@ def longer(arm: Arm, *factors: float) -> tuple[Arm, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One place of the map. ``views`` per building, 0 for data that ship; ``mixed``: those that train are
-    shuffled over the buildings. ``asked`` of the devices train in a round, None all.
+    """One place of the map. ``views`` of each of as many ``buildings``, 0 for what ships; ``mixed``: those
+    that train are shuffled over the buildings. ``asked`` of the devices train in a round, None all.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Point:
     merge_rounds: int = 10
     batch: int = 16
     lr: float = 0.1
+    buildings: int = 8
     views: int = 96
     mixed: bool = False
     devices: int = 4
@@ -87,7 +89,13 @@ class Point:
         """What is learnt from, in words that tell sets apart."""
         if not self.views:
             return "shipped"
-        return f"buildings of {self.views} views" + (", mixed" if self.mixed else "")
+        many = f"{self.buildings} " if self.buildings != Point.buildings else ""
+        return f"{many}buildings of {self.views} views" + (", mixed" if self.mixed else "")
+
+    @property
+    def size(self) -> Size:
+        """Of the buildings: those that train and two more; meaningless for data that ship."""
+        return Size(self.buildings, 2, self.views, 32)
 
 
 def _letters(text: str) -> tuple[str, ...]:
@@ -134,17 +142,29 @@ NINE = replace(
 )
 """What the goals are set for."""
 
-AROUND = replace(BASE, arms=(MAS2, AUTO, ALL, ONE, *longer(ALL, 1.5)), seeds=(1,))
+AROUND = replace(BASE, arms=(MAS2, AUTO, ALL, ONE, *longer(ALL, 1.5)))
+
+PUBLISHED = replace(
+    NINE,
+    name="sdnkterca-4-of-32",
+    what="nine tasks, 4 of 32 devices a round",
+    buildings=32,
+    devices=32,
+    asked=4,
+)
+"""As published: 32 clients of which four train in a round, one local epoch, 100 rounds of which 30 merged."""
 
 MAP = (
     BASE,
     NINE,
+    PUBLISHED,
     replace(AROUND, name="sdnkt-200", what="200 rounds", rounds=200, merge_rounds=60),
     replace(AROUND, name="sdnkt-32-views", what="a third of the data", views=32),
     replace(AROUND, name="sdnkt-200-views", what="twice the data", views=200),
     replace(AROUND, name="sdnkt-mixed", what="devices alike", mixed=True),
     replace(AROUND, name="sdnkt-8-of-8", what="8 devices with half the data", devices=8),
     replace(AROUND, name="sdnkt-4-of-8", what="4 of 8 devices a round", devices=8, asked=4),
+    replace(AROUND, name="sdnkt-4-of-32", what="4 of 32 devices a round", buildings=32, devices=32, asked=4),
     replace(
         AROUND,
         name="sdnkt-small",
@@ -184,8 +204,14 @@ def chosen(names: Iterable[str]) -> tuple[Point, ...]:
 def clients(point: Point) -> dict[str, tuple[str, ...]]:
     """The clients of each device, by its name."""
     workload = find(point.workload)
-    seen = [client for client in workload.clients if client not in workload.unseen]
+    everyone = point.size.clients if point.views else workload.clients
+    seen = [client for client in everyone if client not in unseen(point)]
     return {DEVICE.format(n + 1): tuple(seen[n :: point.devices]) for n in range(point.devices)}
+
+
+def unseen(point: Point) -> tuple[str, ...]:
+    """The clients that no device has."""
+    return point.size.clients[point.size.seen :] if point.views else find(point.workload).unseen
 
 
 def known(arm: Arm) -> bool:
@@ -218,7 +244,7 @@ def spec(point: Point, arm: Arm, seed: int) -> JobSpec:
         devices=tuple(clients(point)),
         merge_rounds=round(arm.factor * point.merge_rounds) if merges else 0,
         groups=arm.groups,
-        unseen=workload.unseen,
+        unseen=unseen(point),
         participation=Participation() if point.asked is None else asked,
     )
     return check(job)

@@ -15,7 +15,20 @@ from comparison.book import ComparisonRefused
 from comparison.costs import energy
 from comparison.data import mixed
 from comparison.judge import Outcome
-from comparison.points import ALL, HEADLINE, MAS2, MAS3, ONE, POINTS, chosen, clients, known, quick, spec
+from comparison.points import (
+    ALL,
+    HEADLINE,
+    MAS2,
+    MAS3,
+    ONE,
+    POINTS,
+    chosen,
+    clients,
+    known,
+    quick,
+    spec,
+    unseen,
+)
 from comparison.table import Table
 from comparison.trained import Turns
 from hypothesis import given
@@ -42,9 +55,10 @@ def test_every_arm_is_a_job_that_can_be_run(point):
 
 @each_point
 def test_every_client_that_trains_is_on_one_device(point):
-    workload = find(point.workload)
+    everyone = point.size.clients if point.views else find(point.workload).clients
     dealt = [client for own in clients(point).values() for client in own]
-    assert sorted(dealt) == sorted(set(workload.clients) - set(workload.unseen))
+    assert sorted(dealt) == sorted(set(everyone) - set(unseen(point)))
+    assert len(unseen(point)) == 2
     assert len(clients(point)) == point.devices
 
 
