@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mas_edge.wire.command_line import Parser
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -24,7 +26,7 @@ LONGEST_S = 3600.0
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `mas-agent`."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="mas-agent", description="Trains federated tasks on this device and accounts for every joule."
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -20,6 +20,7 @@ from mas_edge.orchestrator.commands.cli_jobs import add_commands as add_job_comm
 from mas_edge.orchestrator.commands.cli_looks import add_commands as add_looking_commands
 from mas_edge.orchestrator.commands.cli_talk import add_socket, connected
 from mas_edge.orchestrator.spec import POLICIES
+from mas_edge.wire.command_line import Parser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ WRONG, BROKEN, INTERRUPTED = 2, 1, 130
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `mas`."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="mas",
         description="Trains many federated tasks at once on a fleet of edge boards, and says what each cost.",
     )
@@ -73,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: argparse._SubParsersAction[Parser],
     name: str,
     act: Callable[[argparse.Namespace], int],
     summary: str,

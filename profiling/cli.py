@@ -29,6 +29,7 @@ from mas_edge.profiling.meters import (
     open_one,
 )
 from mas_edge.profiling.runs import Measured, bill, measured
+from mas_edge.wire.command_line import Parser
 from mas_edge.wire.messages import Baseline, Machine, Refusal, Sensor
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
@@ -131,9 +132,7 @@ def calibrate_estimate(arguments: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line of ``mas-profile``."""
-    top = argparse.ArgumentParser(
-        prog="mas-profile", description="Joules of this host, by whatever can count them."
-    )
+    top = Parser(prog="mas-profile", description="Joules of this host, by whatever can count them.")
     top.add_argument(
         "--root", type=Path, default=Path("/"), help="root of the file system to look in (default: /)"
     )
@@ -252,7 +251,7 @@ def _progress(passed_s: float, seconds: float, mean_w: float) -> None:
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: argparse._SubParsersAction[Parser],
     name: str,
     function: Callable[[argparse.Namespace], int],
 ) -> argparse.ArgumentParser:

@@ -12,7 +12,6 @@ connected and deaf. Its log is only heard with ``MAS_LOG=DEBUG``.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import logging
@@ -25,6 +24,7 @@ from ipaddress import ip_address
 
 from mas_edge.wire.address import Address, InsecureRefused
 from mas_edge.wire.bus import KEEPALIVE_S
+from mas_edge.wire.command_line import Parser
 from mas_edge.wire.host import die_with_parent
 
 _LISTENER = "default"
@@ -89,9 +89,7 @@ def start(port: int = 0, host: str = "127.0.0.1") -> tuple[subprocess.Popen[str]
 
 def main() -> int:
     """Run the embedded broker; 2 for an address that it cannot or must not use."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mas_edge.wire.broker", description=__doc__.split("\n")[0]
-    )
+    parser = Parser(prog="python -m mas_edge.wire.broker", description=__doc__.split("\n")[0])
     parser.add_argument("--host", default="127.0.0.1", help="loopback address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="0, the default, for any that is free")
     options = parser.parse_args()
