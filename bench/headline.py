@@ -27,7 +27,7 @@ import torch
 from comparison import page
 from comparison.book import ComparisonRefused
 from comparison.data import place
-from comparison.points import BASE, HEADLINE, NINE, POINTS, chosen, quick
+from comparison.points import BASE, HEADLINE, NINE, POINTS, PUBLISHED, chosen, quick
 from comparison.table import table
 from comparison.trained import train
 
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from comparison.points import Point
+
+IN_FULL = {point.name for point in (*HEADLINE, BASE, NINE, PUBLISHED)}
+"""Points that are shown policy by policy and task by task; the others are places of the map."""
 
 FLEETS = (*HEADLINE[:2], BASE, NINE)
 ON_FLEETS = ("all-in-one", "mas 2", "mas auto", "one-by-one")
@@ -47,7 +50,7 @@ def show(folder: Path, points: Sequence[Point], pictures: Path | None) -> None:
     print(f"Machine: {platform.platform()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread")
     every = [table(folder, point) for point in points]
     tables = [found for found in every if found.arms]
-    sets = [found for found in tables if found.point.name in {each.name for each in (*HEADLINE, BASE, NINE)}]
+    sets = [found for found in tables if found.point.name in IN_FULL]
     around = [found for found in tables if found not in sets]
     runs = {each.name: fleet.found(folder, each, each.arms) for each in points if each in FLEETS}
     sections = {"Two groups, and what they should do": page.goals(tables, page.TWO)}
