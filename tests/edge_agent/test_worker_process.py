@@ -45,7 +45,9 @@ def test_an_assignment_that_was_halted_and_comes_again_is_done_and_not_taken_for
         process.start(work(tmp_path))
         process.halt()
         process.start(work(tmp_path))
-        assert said(process, 2) == [("cancelled", False), ("fingerprint", True)]
+        (reason, first), again = said(process, 2)
+        assert reason in {"cancelled", "worker-killed"}  # killed where torch takes seconds to import
+        assert (first, again) == (False, ("fingerprint", True))
 
 
 def test_work_that_waits_behind_a_halted_one_survives_the_worker(tmp_path):

@@ -101,6 +101,11 @@ def test_a_file_that_is_cut_short_is_refused_by_its_name(tmp_path, keep):
         opened(tmp_path)
 
 
+def test_a_folder_may_have_buildings_that_are_not_shipped(tmp_path):
+    write(tmp_path, {"11": records(1)})
+    assert len(opened(tmp_path, "11")) == len(records(1))
+
+
 def test_a_missing_building_and_an_unknown_one_are_told_apart(made, tmp_path):
     write(tmp_path, {"1": records(1)})
     (tmp_path / "1.npy").unlink()
@@ -109,7 +114,7 @@ def test_a_missing_building_and_an_unknown_one_are_told_apart(made, tmp_path):
     with pytest.raises(UnknownChoice, match="'2'; it has 1, 9"):
         opened(made, "2")
     with pytest.raises(UnknownChoice, match=r"'cellar'; there are 1, 2, .*10"):
-        opened(made, "cellar")
+        dataset(DESCRIPTION, archive.SHIPPED, Source(("cellar",), None), "all", 0.0)
 
 
 def test_a_page_that_is_none_is_refused(tmp_path):

@@ -56,18 +56,21 @@ def _together(parts: Sequence[tuple[Building, NDArray[np.int64]]]) -> tuple[Buil
 
 
 def building(described: Description, shipped: Path | None, root: Path | None, client: str) -> Building:
-    """One building, its labels memory-mapped or unpacked; raises as ``dataset`` does."""
+    """One building, its labels memory-mapped or unpacked; raises as ``dataset`` does.
+
+    A folder has the buildings that its page names, which may be more than are shipped.
+    """
     known = (*described.clients, *described.unseen)
-    if client not in known:
-        raise UnknownChoice(f"there is no building {client!r}; there are {', '.join(known)}")
     if root is not None:
         views = archive.open_client(root, client, described.pixels)
-    elif shipped is not None:
-        views = archive.unpack(shipped, client, described.pixels)
-    else:
+    elif shipped is None:
         raise DataRefused(
             f"no buildings of {described.pixels} px are shipped: make them, and give their folder as root"
         )
+    elif client in known:
+        views = archive.unpack(shipped, client, described.pixels)
+    else:
+        raise UnknownChoice(f"there is no building {client!r}; there are {', '.join(known)}")
     return Building(client, tuple(layout.View(point, 0) for point in range(len(views))), stored(views))
 
 
