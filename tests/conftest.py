@@ -19,6 +19,12 @@ settings.load_profile("house")
 # What runs in the background of a shell ignores interrupts, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+def pytest_xdist_auto_num_workers(config):
+    """As many processes as cores; the slow tests, which measure and boot boards, run one after the other."""
+    return (os.cpu_count() or 1) if config.option.markexpr == "not slow" else 0
+
+
 REQUIRED = tuple(os.environ.get("MAS_REQUIRE", "").lower().split())
 
 
