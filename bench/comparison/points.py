@@ -148,6 +148,7 @@ PUBLISHED = replace(
     NINE,
     name="sdnkterca-4-of-32",
     what="nine tasks, 4 of 32 devices a round",
+    arms=(*NINE.arms, *longer(ALL, 3, 4.4), *longer(MAS2, 2.9), *longer(AUTO, 3)),
     buildings=32,
     devices=32,
     asked=4,
