@@ -91,12 +91,12 @@ def work(folder: Path, points: Sequence[Point], seeds: Sequence[int] | None, pro
     pairs = [(point, seed) for seed in wanted for point in points if seed in point.seeds]
     if processes == 1:
         for point, seed in pairs:
-            train(folder, point, point.under(seed), seed, say=say)
+            train(folder, point, point.arms, seed, say=say)
         return
     for point in points:
         place(folder, point)  # two processes would each render it
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        begun = [pool.submit(train, folder, point, point.under(seed), seed, say=say) for point, seed in pairs]
+        begun = [pool.submit(train, folder, point, point.arms, seed, say=say) for point, seed in pairs]
         for each in begun:
             each.result()
 

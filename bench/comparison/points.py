@@ -80,10 +80,6 @@ class Point:
     asked: int | None = None
     seeds: tuple[int, ...] = (1, 2, 3)
 
-    def under(self, seed: int) -> tuple[Arm, ...]:
-        """The arms that are trained under a seed: hoa, which trains every pair, under the first alone."""
-        return tuple(arm for arm in self.arms if arm.policy != "hoa" or seed == self.seeds[0])
-
     @property
     def data(self) -> str:
         """What is learnt from, in words that tell sets apart."""

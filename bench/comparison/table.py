@@ -34,7 +34,7 @@ class Table:
 
 def table(folder: Path, point: Point) -> Table:
     """What there is of a point; costs that the folder lacks are measured now."""
-    every = [(arm, seed) for seed in point.seeds for arm in point.under(seed)]
+    every = [(arm, seed) for seed in point.seeds for arm in point.arms]
     found = {(arm.name, seed): finished(folder, point, arm, seed) for arm, seed in every}
     done = {key: each for key, each in found.items() if each is not None}
     ratios = measure(
