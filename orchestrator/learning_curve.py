@@ -32,6 +32,12 @@ MEMORISING = 0.8
 """
 
 
+KNOWN = 0.2
+"""A share whose error is larger is not known. It is where a round asks only some of the devices: others are
+evaluated in the next one.
+"""
+
+
 class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     """The held-out loss of a task under the weights that a group had after so many rounds of the job.
 
@@ -57,7 +63,7 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def memorising(self) -> bool:
         """Whether surely too little carries over."""
-        return self.share + self.se < MEMORISING
+        return self.se < KNOWN and self.share + self.se < MEMORISING
 
 
 def last_losses(evaluated: Iterable[Evaluated], group: tuple[str, ...]) -> dict[str, float]:

@@ -144,30 +144,37 @@ def _mas_verified(terms: Terms) -> Decision:
 
 def _tried(terms: Terms) -> Decision:
     """Which partitions are tried for how long; without a trial, how the tasks go on."""
-    market, asked = _market(terms), terms.given.spec.groups
+    market, spec = _market(terms), terms.given.spec
+    asked, clients = spec.groups, spec.participation.clients
+    if clients is not None and clients < len(spec.devices):
+        return _untried(
+            market,
+            f"a round asks {clients} of {len(spec.devices)} devices, and others would judge what is tried",
+        )
     found, ranked = by_number(market)
     sound = {len(each.bid.groups): each for each in found if each and each.bid.sound}
     numbers = [each for each in ((2, 3) if asked == "auto" else (asked,)) if each > 1 and each in sound]
     if 1 not in sound or asked == 1 or (asked == "auto" and not numbers):
         return _chosen(market, choose(market, asked))
     if not numbers:
-        why = f"no partition into {asked} groups that keeps to all limits could be tried: not split"
-        return as_given(terms, (terms.given.spec.tasks,), why)
+        return _untried(market, f"no partition into {asked} groups that keeps to all limits could be tried")
     first, *others = [sound[number].bid.groups for number in numbers]
     second = [p.groups for p in ranked[numbers[0] - 1] if p.groups != first and terms.bid(p.groups).sound][:1]
     field = [sound[1].bid.groups, first, *second, *others]
-    rounds = terms.given.spec.training.rounds
+    rounds = spec.training.rounds
     trial = trials.field(field, lambda groups: market.gains.of(groups).energy, rounds, terms.given.rounds)
-    if trial is None:
-        made = as_given(terms, (terms.given.spec.tasks,), _too_short(first, rounds))
-        return msgspec.structs.replace(made, carried=market.carried)
-    return _on_trial(market, trial)
+    return _on_trial(market, trial) if trial else _untried(market, _too_short(first, rounds))
+
+
+def _untried(market: Market, why: str) -> Decision:
+    made = as_given(market.terms, (market.terms.given.spec.tasks,), f"{why}: not split")
+    return msgspec.structs.replace(made, carried=market.carried)
 
 
 def _too_short(groups: Groups, rounds: int) -> str:
     return (
         f"{trials.SHARE:.0%} of the energy of {rounds} rounds does not pay for {trials.LEAST} rounds of"
-        f" {named(groups)} on trial, and fewer would tell nothing: not split"
+        f" {named(groups)} on trial, and fewer would tell nothing"
     )
 
 

@@ -5,7 +5,8 @@ split" always among them, and keeps the one of least held-out loss. All get the 
 rounds a finer one would look better for having had more. What is dropped in the end may have cost ``SHARE``
 of the job's energy at most; where that does not pay for ``LEAST`` rounds of the finest, nothing is tried: the
 order after fewer says little about the final one (rank correlation 0.4 after four rounds, 0.6 to 0.8 after
-eight, docs/results/affinity.md). More than two partitions are tried only if all get ``SURE`` rounds.
+eight, docs/results/affinity.md). More than two partitions are tried only if all get ``SURE`` rounds. Where a
+round asks only some of the devices nothing is tried: clients differ by more than partitions do.
 
 Source: Verification is our own; halving the field once at equal cost is the last step of successive halving
 (Jamieson and Talwalkar, 2016). Here rounds are counted and losses compared; who trains what is

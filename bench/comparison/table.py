@@ -42,7 +42,7 @@ def table(folder: Path, point: Point) -> Table:
     )
     arms: Arms = {}
     for (name, seed), each in done.items():
-        arms.setdefault(name, {})[seed] = outcome(each, ratios, point.devices)
+        arms.setdefault(name, {})[seed] = outcome(each, ratios, point.asked or point.devices)
     missing: dict[str, list[int]] = {}
     for arm, seed in every:
         if (arm.name, seed) not in done:
@@ -51,7 +51,7 @@ def table(folder: Path, point: Point) -> Table:
 
 
 def outcome(arm: Finished, ratios: Mapping[Kind, float], devices: int) -> Outcome:
-    """How an arm ended."""
+    """How an arm ended; so many ``devices`` train in a round."""
     report = arm.report
     losses = {point.task: point.loss for point in report.held_out}
     totals = (report.held_out_total, report.held_out_relative, report.unseen_total, report.unseen_relative)

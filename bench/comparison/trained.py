@@ -40,7 +40,7 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
-RULES = 2
+RULES = 3
 """Raised when the product decides otherwise or reports more: every arm is then run again from its book."""
 
 

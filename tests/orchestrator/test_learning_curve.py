@@ -80,6 +80,14 @@ def test_what_scatters_is_not_surely_memorised():
     assert not carried_over(trained, noisy).memorising
 
 
+def test_a_share_that_scatters_too_much_to_be_known_is_no_sign_of_memorising():
+    trained = {n: 30.0 - n for n in range(12)}
+    risen = {n: 30.0 + n + 2.0 * (-1) ** n for n in range(12)}  # as if other clients were asked in each round
+    found = carried_over(trained, risen)
+    assert found.share + found.se < 0.0
+    assert not found.memorising
+
+
 def test_rounds_of_which_too_little_is_known_do_not_reach_back_to_the_first_ones():
     trained = {n: 30.0 - n for n in (1, 2, 3, 4, 5, 6, 7, 20, 29)}
     assert carried_over(trained, trained) is None

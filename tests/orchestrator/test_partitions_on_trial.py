@@ -14,7 +14,7 @@ from mas_edge.orchestrator import trial
 from mas_edge.orchestrator.cost_model import Estimate
 from mas_edge.orchestrator.decision import Trial
 from mas_edge.orchestrator.policies import decide
-from mas_edge.orchestrator.spec import Budget
+from mas_edge.orchestrator.spec import Budget, Participation
 
 WHOLE, SPLIT, OTHER = (TASKS,), (("a", "b"), ("c",)), (("a",), ("b", "c"))
 PRICES = {WHOLE: 1.0, SPLIT: 1.6, OTHER: 1.7}
@@ -117,6 +117,14 @@ def test_groups_go_on_as_they_were_tried_even_if_a_task_was_stopped_since():
     made = after_trial(losses, tasks=("a", "b"), affinity=None)
     assert made.groups == SPLIT
     assert made.loss == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("clients", "tries"), [(None, True), (len(FLEET), True), (1, False)])
+def test_nothing_is_tried_where_each_round_would_be_judged_by_other_devices(clients, tries):
+    asked = Participation(clients=clients)
+    made = decide(situation(policy="mas-verified", training=HUNDRED, stage="trial", participation=asked))
+    assert (made.trial is not None) is tries
+    assert tries or (made.groups, f"asks {clients} of {len(FLEET)} devices" in made.why) == (WHOLE, True)
 
 
 def test_where_all_tasks_together_fit_nowhere_there_is_nothing_to_compare_with():
