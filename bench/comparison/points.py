@@ -123,7 +123,7 @@ BASE = Point(
     what="base: 100 rounds",
     workload="buildings",
     tasks=_letters("sdnkt"),
-    arms=(MAS2, AUTO, VERIFIED, ALL, ONE, *longer(ALL, 1.5, 3.1), *longer(MAS2, 1.5, 2.3)),
+    arms=(MAS2, AUTO, VERIFIED, ALL, ONE, *longer(ALL, 1.5, 3.1), *longer(MAS2, 1.5, 2.3), *longer(ONE, 0.6)),
     rounds=100,
     merge_rounds=30,
 )
@@ -134,7 +134,7 @@ NINE = replace(
     name="sdnkterca-100",
     what="nine tasks",
     tasks=_letters("sdnkterca"),
-    arms=(MAS2, MAS3, AUTO, VERIFIED, ALL, ONE, *longer(ALL, 1.5)),
+    arms=(MAS2, MAS3, AUTO, VERIFIED, ALL, ONE, *longer(ALL, 1.5), *longer(ONE, 0.6)),
 )
 """What the goals are set for."""
 
@@ -144,7 +144,17 @@ PUBLISHED = replace(
     NINE,
     name="sdnkterca-4-of-32",
     what="nine tasks, 4 of 32 devices a round",
-    arms=(*NINE.arms, *longer(ALL, 3, 4.4), *longer(MAS2, 2.9), *longer(AUTO, 3)),
+    arms=(
+        MAS2,
+        MAS3,
+        AUTO,
+        VERIFIED,
+        ALL,
+        ONE,
+        *longer(ALL, 1.5, 3, 4.4),
+        *longer(MAS2, 2.9),
+        *longer(AUTO, 3),
+    ),
     buildings=32,
     devices=32,
     asked=4,
