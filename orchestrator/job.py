@@ -212,7 +212,7 @@ def _in_one_run(job: Job, run: Run, event: rounds.Event, time_s: float) -> Run:
     if job.phase == "trial":  # what is compared is trained alike
         return after
     ended = after.trains and (run.phase, after.phase) == ("collecting", "merging")
-    return stopping.enough(after) if ended and stopping.reached(after, job.spec, job.stopped) else after
+    return stopping.ended_if_enough(after, job.spec, job.stopped) if ended else after
 
 
 def _without(job: Job, event: LeftOut) -> tuple[Measured, ...]:

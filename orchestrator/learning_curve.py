@@ -33,8 +33,8 @@ MEMORISING = 0.8
 
 
 KNOWN = 0.2
-"""A share whose error is larger is not known. It is where a round asks only some of the devices: others are
-evaluated in the next one.
+"""A share of 1 or less whose error is larger is not known. It is larger where few rounds are done, and where
+each round asks only some of the devices: others are evaluated in the next one.
 """
 
 
@@ -63,7 +63,8 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def memorising(self) -> bool:
         """Whether surely too little carries over."""
-        return self.se < KNOWN and self.share + self.se < MEMORISING
+        known = self.se < KNOWN * max(1.0, abs(self.share))
+        return known and self.share + self.se < MEMORISING
 
 
 def last_losses(evaluated: Iterable[Evaluated], group: tuple[str, ...]) -> dict[str, float]:

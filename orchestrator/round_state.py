@@ -56,7 +56,7 @@ class Run(Value, frozen=True):
     counts the selections, and ``records`` hold what is known of the devices. ``devices`` are those that have
     the memory and the labels, as far as is known. ``measure``: from round ``measure_from`` on affinities are
     measured. ``serves`` are the tasks for whose sake a group is trained that overlaps with others, empty: all
-    of its tasks.
+    of its tasks. In the last ``met`` rounds these had reached their target losses.
     """
 
     job: str
@@ -84,6 +84,7 @@ class Run(Value, frozen=True):
     unfit: tuple[Unfit, ...] = ()
     reason: str = ""
     serves: tuple[str, ...] = ()
+    met: int = 0
 
     @property
     def results(self) -> tuple[str, ...]:

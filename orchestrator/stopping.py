@@ -7,8 +7,8 @@ tag and hoa) a stopped task stays as a helper of those that the group serves, fo
 pairs end with either task, and what mas-verified has on trial goes on unchanged, so that it stays comparable.
 What was spent stays on the tasks' bill.
 
-A group whose tasks have all reached their ``target_loss`` trains no further round: what it is just training
-is still merged, and evaluated by its closing round.
+A group whose tasks have all reached their ``target_loss``, by the answers of all devices, trains no further
+round: what it is just training is still merged, and evaluated by its closing round.
 
 A job that goes on asks under new attempts, because a device remembers the keys that it was done with.
 Pure; ``orchestrator.job`` says when.
@@ -108,8 +108,15 @@ def _good_enough(run: Run, task: str, target_loss: float | None) -> bool:
     return math.fsum(score.loss_sum for score in scores) / count <= target_loss
 
 
-def enough(run: Run) -> Run:
-    """The run, to end with the round whose updates are being merged."""
+def ended_if_enough(run: Run, spec: JobSpec, stopped: Collection[str]) -> Run:
+    """The run whose updates are being merged, to end with this round if its tasks are good enough.
+
+    Where only some of the devices answer, a loss tells as much of them as of the weights: then it takes as
+    many such rounds in a row as would ask everybody once.
+    """
+    run = msgspec.structs.replace(run, met=run.met + 1 if reached(run, spec, stopped) else 0)
+    if run.met * len(run.heard) < len(run.devices):
+        return run
     reason = "every task has reached its target loss"
     return msgspec.structs.replace(run, past=run.round + 1, closing=True, reason=reason)
 

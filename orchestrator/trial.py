@@ -96,13 +96,18 @@ def judged(
 def _mean(
     evaluated: list[Evaluated], group: tuple[str, ...], tasks: Collection[str], when: range
 ) -> float | None:
-    """The mean over these rounds of a group's loss, None if the last is missing; 0 if no task is left."""
+    """The mean over these rounds of a group's loss, None if the last is missing; 0 if no task is left.
+
+    Rounds count in which no device was missed: the others would be judged by fewer examples.
+    """
     left = [task for task in group if task in tasks]
-    curve = totals(evaluated, group, left)
-    known = [curve[each] for each in when if each in curve]
     if not left:
         return 0.0
-    return math.fsum(known) / len(known) if when[-1] in curve else None
+    ours = [each for each in evaluated if each.group == group]
+    most = {task: max((each.count for each in ours if each.task == task), default=0.0) for task in left}
+    whole = totals([each for each in ours if each.count >= most.get(each.task, 0.0)], group, left)
+    known = [whole[each] for each in when if each in whole]
+    return math.fsum(known) / len(known) if known and when[-1] in totals(ours, group, left) else None
 
 
 def energy(of_a_round: Sequence[Estimate | None], rounds: Sequence[int]) -> Estimate | None:

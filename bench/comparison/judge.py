@@ -1,7 +1,8 @@
 """Policies judged at equal rounds and at equal energy, and by the energy that reaches a loss.
 
-All-in-one and two groups are trained for several numbers of rounds, each with a schedule of its own. Between
-two of these lengths loss is taken to be linear in the logarithm of energy; outside of them nothing is said.
+Policies are trained for several numbers of rounds, each with a schedule of its own. Between two of these
+lengths loss is taken to be linear in the logarithm of energy; outside of them nothing is said. Where a longer
+training ends worse, nobody has to train for so long: an energy brings the best of what less of it brings.
 Each seed is compared with itself, and what is shown is the mean and deviation over seeds. Pure: it knows
 neither files nor how energy was found.
 """
@@ -50,7 +51,7 @@ Arms = dict[str, dict[int, Outcome]]
 
 
 def loss_at(lengths: Iterable[Length], energy: float) -> float | None:
-    """The loss that so much energy brings; None outside of the lengths that were trained."""
+    """The least loss that at most so much energy brings; None outside of the lengths that were trained."""
     known = sorted(lengths)
     if not known or not known[0][0] * (1 - ROUNDING) <= energy <= known[-1][0] * (1 + ROUNDING):
         return None
@@ -58,7 +59,8 @@ def loss_at(lengths: Iterable[Length], energy: float) -> float | None:
     if energy == known[0][0]:
         return known[0][1]
     (e0, l0), (e1, l1) = next((a, b) for a, b in pairwise(known) if a[0] < energy <= b[0])
-    return l0 + (l1 - l0) * (math.log(energy / e0) / math.log(e1 / e0))
+    between = l0 + (l1 - l0) * (math.log(energy / e0) / math.log(e1 / e0))
+    return min(between, *(loss for least, loss in known if least <= energy))
 
 
 def energy_to(lengths: Iterable[Length], loss: float) -> float | None:
@@ -119,19 +121,27 @@ def ahead_at_equal_energy(
     return over(arms, name, compared)
 
 
-def share_to_reach(arms: Arms, goal: str, names: Sequence[str], by: Criterion = held_out) -> list[float]:
-    """The share of an arm's energy with which a policy reaches its loss; ``names`` are that one's lengths."""
+def share_to_reach(
+    arms: Arms, goal: str, own: Sequence[str], names: Sequence[str], by: Criterion = held_out
+) -> list[float]:
+    """The energy with which a policy reaches the loss of the arm ``goal``, over what that arm's policy needs.
+
+    ``names`` and ``own`` are the lengths of the two.
+    """
 
     def compared(seed: int, outcome: Outcome) -> float | None:
-        energy = energy_to(lengths(arms, names, seed, by), by(outcome))
-        return None if energy is None else energy / outcome.energy
+        energy, needed = (
+            energy_to(lengths(arms, trained, seed, by), by(outcome)) for trained in (names, own)
+        )
+        return None if energy is None or needed is None else energy / needed
 
     return over(arms, goal, compared)
 
 
-def spread(values: Sequence[float], form: str = ".3f") -> str:
-    """Mean ± deviation over seeds; a dash for nothing."""
+def spread(values: Sequence[float], form: str = ".3f", seeds: int = 0, unit: str = "") -> str:
+    """Mean ± deviation over seeds, and of how many of the ``seeds`` if not of all; a dash for nothing."""
     if not values:
         return "–"
     middle = format(mean(values), form)
-    return f"{middle} ± {format(stdev(values), form.replace('+', ''))}" if len(values) > 1 else middle
+    shown = f"{middle} ± {format(stdev(values), form.replace('+', ''))}" if len(values) > 1 else middle
+    return shown + unit + (f" ({len(values)} of {seeds})" if len(values) < seeds else "")

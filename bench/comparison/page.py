@@ -57,22 +57,23 @@ def policies(found: Table) -> str:
         name = arm.name
         if name not in found.arms:
             continue
+        n = len(found.arms[name])
         rows.append(
             (
                 name,
                 "; ".join(_groups(outcome.groups) for _, outcome in sorted(found.arms[name].items())),
                 str(round(arm.factor * point.rounds)),
                 spread(relative_energy(found, name), ".2f"),
-                spread(energy_over(found, name, ONE), ".2f"),
+                spread(energy_over(found, name, ONE), ".2f", n),
                 spread(over(found.arms, name, lambda _, outcome: outcome.loss)),
                 spread(over(found.arms, name, lambda _, outcome: outcome.relative)),
-                _percent(ahead(found.arms, name, ONE)),
-                "" if arm.policy == ALL else _percent(ahead_at_equal_energy(found.arms, name, longer)),
+                _percent(ahead(found.arms, name, ONE), n),
+                "" if arm.policy == ALL else _percent(ahead_at_equal_energy(found.arms, name, longer), n),
                 spread(over(found.arms, name, lambda _, outcome: outcome.unseen)),
-                _percent(ahead(found.arms, name, ONE, unseen)),
+                _percent(ahead(found.arms, name, ONE, unseen), n),
                 ""
                 if arm.policy == ALL
-                else _percent(ahead_at_equal_energy(found.arms, name, longer, unseen)),
+                else _percent(ahead_at_equal_energy(found.arms, name, longer, unseen), n),
             )
         )
     return markdown((*costs, *losses, *strangers), rows)
@@ -108,19 +109,20 @@ def goals(tables: Sequence[Table], policy: str) -> str:
         point, arms = found.point, found.arms
         if policy not in arms:
             continue
+        n, own = len(arms[policy]), lengths_of(point, ONE)
         two, whole = lengths_of(point, policy), lengths_of(point, ALL)
         alone = [-100 * value / (100 + value) for value in ahead_at_equal_energy(arms, ONE, two)]
         rows.append(
             (
                 point.name,
-                str(len(arms[policy])),
-                spread(energy_over(found, policy, ONE), ".2f"),
-                _percent(ahead(arms, policy, ONE)),
-                _percent(alone),
-                spread(share_to_reach(arms, ONE, two), ".2f"),
-                spread(share_to_reach(arms, ONE, whole), ".2f"),
-                _percent(ahead(arms, policy, ALL)),
-                _percent(ahead_at_equal_energy(arms, policy, whole)),
+                str(n),
+                spread(energy_over(found, policy, ONE), ".2f", n),
+                _percent(ahead(arms, policy, ONE), n),
+                _percent(alone, n),
+                spread(share_to_reach(arms, ONE, own, two), ".2f", n),
+                spread(share_to_reach(arms, ONE, own, whole), ".2f", n),
+                _percent(ahead(arms, policy, ALL), n),
+                _percent(ahead_at_equal_energy(arms, policy, whole), n),
             )
         )
     return markdown(heads, rows)
@@ -138,7 +140,7 @@ def carrying(tables: Sequence[Table]) -> str:
             rounds, merged = (
                 str(round(arm.factor * n)) for n in (found.point.rounds, found.point.merge_rounds)
             )
-            paid = _percent(ahead_at_equal_energy(found.arms, name, whole))
+            paid = _percent(ahead_at_equal_energy(found.arms, name, whole), len(shares))
             if shares:
                 row = (found.point.name, str(len(shares)), rounds, merged, spread(shares, ".2f"), paid)
                 rows.append((sum(shares) / len(shares), row))
@@ -166,20 +168,20 @@ def regimes(tables: Sequence[Table]) -> str:
         point, arms = found.point, found.arms
         if ALL not in arms:
             continue
-        whole = lengths_of(point, ALL)
+        n, whole = len(arms[ALL]), lengths_of(point, ALL)
         rows.append(
             (
                 point.name,
                 point.what or f"{len(point.tasks)} tasks",
-                str(len(arms[ALL])),
-                spread(relative_energy(found, ONE), ".2f"),
+                str(n),
+                spread(relative_energy(found, ONE), ".2f", n),
                 spread(over(arms, ALL, lambda _, outcome: outcome.relative)),
-                _percent(ahead(arms, TWO, ALL)),
-                _percent(ahead(arms, ONE, ALL)),
-                _percent(ahead_at_equal_energy(arms, TWO, whole)),
-                _percent(ahead_at_equal_energy(arms, ONE, whole)),
-                _percent(ahead(arms, TWO, ALL, unseen)),
-                _percent(ahead_at_equal_energy(arms, TWO, whole, unseen)),
+                _percent(ahead(arms, TWO, ALL), n),
+                _percent(ahead(arms, ONE, ALL), n),
+                _percent(ahead_at_equal_energy(arms, TWO, whole), n),
+                _percent(ahead_at_equal_energy(arms, ONE, whole), n),
+                _percent(ahead(arms, TWO, ALL, unseen), n),
+                _percent(ahead_at_equal_energy(arms, TWO, whole, unseen), n),
                 "; ".join(_decided(o) for _, o in sorted(arms.get(AUTO, {}).items())) or "–",
             )
         )
@@ -217,6 +219,5 @@ def _groups(groups: Sequence[str]) -> str:
     return " ".join("".join(SHORT[task] for task in group.split("+")) for group in groups)
 
 
-def _percent(values: Sequence[float]) -> str:
-    shown = spread(values, "+.1f")
-    return shown if shown == "–" else f"{shown} %"
+def _percent(values: Sequence[float], seeds: int) -> str:
+    return spread(values, "+.1f", seeds, " %")

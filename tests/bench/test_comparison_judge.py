@@ -107,8 +107,19 @@ def test_at_equal_energy_the_rival_has_trained_for_longer():
 
 
 def test_the_share_that_reaches_an_arms_loss_is_of_its_own_energy():
-    shares = judge.share_to_reach(ARMS, "one-by-one", WHOLE)
+    shares = judge.share_to_reach(ARMS, "one-by-one", ["one-by-one"], WHOLE)
     assert shares == pytest.approx([math.sqrt(2) / 4])
+
+
+def test_what_a_shorter_training_reaches_as_well_counts_as_what_the_arm_needs():
+    shorter = {**ARMS, "one-by-one x0.5": {1: ended(2, 3.5), 2: ended(2.5, 2.1)}}
+    shares = judge.share_to_reach(shorter, "one-by-one", ["one-by-one x0.5", "one-by-one"], WHOLE)
+    assert shares == pytest.approx([math.sqrt(2) / 2])
+
+
+def test_who_ends_worse_for_more_energy_need_not_spend_it():
+    assert judge.loss_at([(1, 4.0), (2, 2.0), (4, 3.0)], 3.5) == 2.0
+    assert judge.loss_at([(1, 4.0), (2, 2.0), (4, 3.0), (8, 1.0)], 8.0) == 1.0
 
 
 def test_an_arm_that_nobody_trained_is_compared_with_nothing():
@@ -121,3 +132,8 @@ def test_a_deviation_is_shown_where_there_are_several_seeds():
     assert judge.spread([1.0, 3.0], ".1f") == "2.0 ± 1.4"
     assert judge.spread([-1.0, -3.0], "+.1f") == "-2.0 ± 1.4"
     assert judge.spread([1.0], ".2f") == "1.00"
+
+
+def test_it_is_said_of_how_many_seeds_a_figure_is():
+    assert judge.spread([1.0, 3.0], ".1f", 3, " %") == "2.0 ± 1.4 % (2 of 3)"
+    assert judge.spread([1.0, 3.0], ".1f", 2) == "2.0 ± 1.4"

@@ -70,6 +70,13 @@ def test_a_trial_is_judged_by_the_later_half_of_its_rounds():
     assert judged[SPLIT] == pytest.approx(2 * 1.8 / 3 + 1.0)
 
 
+def test_rounds_that_missed_a_device_do_not_judge():
+    whole = curve((1.0,) * 10, TASKS, first=5)
+    split = [*curve((0.4,) * 6, ("a", "b"), first=5), *curve((0.5,) * 6, ("c",), first=5)]
+    few = [msgspec.structs.replace(each, loss=9.0, count=50.0) if each.round == 9 else each for each in split]
+    assert dict(trial.judged(ON_TRIAL, [*whole, *few], 5, TASKS))[SPLIT] == pytest.approx(2 * 0.4 + 0.5)
+
+
 def test_tasks_that_were_stopped_do_not_count():
     known = [*curve((1.0,) * 10, TASKS, first=5), *curve((0.4,) * 6, ("a", "b"), first=5)]
     judged = dict(trial.judged(ON_TRIAL, known, 5, ["a"]))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from test_job import TASKS, answer, ref, spec, sums
 
 from mas_edge.orchestrator import job as jobs
+from mas_edge.orchestrator import stopping
 from mas_edge.orchestrator.job import Abandoned, Job, Resumed, Stopped
 from mas_edge.orchestrator.planning import planned, situation
 from mas_edge.orchestrator.rounds import Ask, Carve, GaveUp, Heard, Merge, Selected
@@ -283,6 +284,18 @@ def test_a_stopped_task_needs_no_target_for_the_others_to_be_good_enough():
     world.happened(Stopped(tasks=("c",)))
     world.play()
     assert world.rounds_of("a") == [0, 1, 2]
+
+
+def test_where_half_of_the_devices_answer_two_rounds_in_a_row_have_to_be_good_enough():
+    good, bad = (job_spec("all-in-one", launched=targets(loss, loss, loss)) for loss in (2.0, 0.5))
+    world = World(good)
+    world.until(lambda job: job.runs and (job.runs[0].round, job.runs[0].phase) == (1, "merging"))
+    (run,) = world.job.runs
+    half = msgspec.structs.replace(run, past=9, met=0, devices=(*run.devices, *"xy"[: len(run.heard)]))
+    once = stopping.ended_if_enough(half, good, ())
+    assert (once.past, once.met) == (9, 1)
+    assert stopping.ended_if_enough(once, bad, ()).met == 0
+    assert stopping.ended_if_enough(once, good, ()).past == run.round + 1
 
 
 def test_a_round_that_was_stopped_and_then_ended_by_the_budget_asks_under_keys_that_nobody_has_answered():
