@@ -2,9 +2,9 @@
 
 A *point* is a set of tasks on data with a network, a number of rounds and devices; an *arm* is a policy at
 it, at the point's rounds or at a multiple of them (its own learning-rate schedule, and merged rounds in
-proportion). Four points are the task sets of the headline; the others vary one factor each around ``sdnkt``
-at the published 100 rounds, of which 30 merged. Devices are the clients that train, dealt in turn as
-`mas demo` deals them.
+proportion). Four points are the task sets of the headline; the others vary around ``sdnkt`` at the
+published 100 rounds, of which 30 merged: one factor each, but those of 32 devices have four times the data,
+too. Devices are the clients that train, dealt in turn as `mas demo` deals them.
 """
 
 from __future__ import annotations
@@ -159,7 +159,9 @@ PUBLISHED = replace(
     devices=32,
     asked=4,
 )
-"""As published: 32 clients of which four train in a round, one local epoch, 100 rounds of which 30 merged."""
+"""The published setting as far as it is known: 32 clients, one building each, and 100 rounds. That four of
+them train in a round, for one local epoch, and that 30 rounds are merged was not seen in the paper itself.
+"""
 
 MAP = (
     BASE,
