@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mas_edge.wire.command_line import Parser
+from mas_edge.wire.command_line import WRONG, Parser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 log = logging.getLogger(__name__)
 
-WRONG, BROKEN = 2, 1
+BROKEN = 1
 LONGEST_S = 3600.0
 """Nobody means to measure a baseline for longer."""
 

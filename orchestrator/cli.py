@@ -20,14 +20,14 @@ from mas_edge.orchestrator.commands.cli_jobs import add_commands as add_job_comm
 from mas_edge.orchestrator.commands.cli_looks import add_commands as add_looking_commands
 from mas_edge.orchestrator.commands.cli_talk import add_socket, connected
 from mas_edge.orchestrator.spec import POLICIES
-from mas_edge.wire.command_line import Parser
+from mas_edge.wire.command_line import WRONG, Parser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mas_edge.orchestrator.reports.runs import RunReport
 
-WRONG, BROKEN, INTERRUPTED = 2, 1, 130
+BROKEN, INTERRUPTED = 1, 130
 
 
 def parser() -> argparse.ArgumentParser:

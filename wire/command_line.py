@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WRONG = 2
+"""The exit code of wrong usage and of wrong configuration."""
 
 
 class Parser(argparse.ArgumentParser):
