@@ -15,10 +15,11 @@ import time
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import psutil
 import pytest
 
-from mas_edge.models.tasks import find
+from mas_edge.models.workloads.buildings import archive
 from mas_edge.orchestrator.report import report
 from mas_edge.orchestrator.service import open_store
 from mas_edge.orchestrator.spec import JobSpec, check
@@ -29,6 +30,9 @@ pytestmark = pytest.mark.slow
 
 V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 LIMIT_S = 200.0
+VIEWS = 2048
+"""Of the device: the shipped ones of a building again and again. With so many in a batch, what a group takes
+more than a task is far more than a peak varies by, or than pages of files take."""
 TASKS = (
     *("depth_zbuffer", "normal", "keypoints2d", "edge_texture"),
     *("edge_occlusion", "reshading", "principal_curvature", "rgb"),
@@ -74,10 +78,10 @@ class Group:
 def spec(policy) -> JobSpec:
     training = Training(
         workload="buildings",
-        network="small",
+        network="micro",
         rounds=2,
         epochs=1,
-        batch=200,
+        batch=VIEWS,
         lr=0.01,
         seed=1,
         affinity_every=5,
@@ -93,16 +97,15 @@ def run(root, job, group, late_limit=None):
     ``late_limit`` becomes the limit when the agent has read another one already.
     """
     (root / "state").mkdir(parents=True)
+    make_data(root / "data")
     port = free_port()
     with contextlib.closing(open_store(root / "state")) as store:
         store.add_job(job.name, msgspec.json.encode(job))
-    workload = find("buildings")
-    clients = [client for client in workload.clients if client not in workload.unseen]
     tail = f'\n[broker]\nurl = "mqtt://127.0.0.1:{port}"\n\n[energy]\nmeter = "estimate:idle_w=1,max_w=5"\n'
     (root / "o.toml").write_text(f'fleet = "t"\nstate = {json.dumps(str(root / "state"))}\n{tail}')
     (root / "a.toml").write_text(
         f'device = "edge-1"\nfleet = "t"\nstate = {json.dumps(str(root / "agent"))}\n{tail}'
-        f"\n[data.buildings]\nclients = {json.dumps(clients)}\n"
+        f'\n[data.buildings]\nclients = ["1"]\nroot = {json.dumps(str(root / "data"))}\n'
     )
     with contextlib.ExitStack() as stack:
         start(stack, root, "wire.broker", "--port", str(port))
@@ -115,10 +118,20 @@ def run(root, job, group, late_limit=None):
             group.limit(late_limit)
         config = ("--config", str(root / "o.toml"), "--until-done")
         orchestrator = start(stack, root, "orchestrator.cli", "serve", *config)
-        orchestrator.wait(LIMIT_S)
-        assert agent.poll() is None, (root / "edge_agent.cli.log").read_text()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            orchestrator.wait(LIMIT_S)
+        said = "\n".join(path.read_text() for path in sorted(root.glob("*.log")))
+        assert agent.poll() is None, said
+        assert orchestrator.poll() is not None, said
     with contextlib.closing(open_store(root / "state")) as store:
         return report(job, [(time_s, event) for _, time_s, event in store.events(job.name)])
+
+
+def make_data(root):
+    root.mkdir()
+    views = archive.unpack(archive.SHIPPED, "1", pixels=32)
+    digests = {"1": archive.save_client(root, "1", np.resize(views, VIEWS))}
+    archive.save_page(root, archive.Page(version="1", preset="demo", seed=1, pixels=32, clients=digests))
 
 
 def start(stack, root, module, *arguments, enter=None):
@@ -162,16 +175,15 @@ def wait_for_words(log):
 def peaks_bytes(tmp_path_factory):
     """What all tasks together take of a group, and what the largest of them takes alone.
 
-    The first run is not measured: pages of files count in the group that touches them first, and the kernel
-    would rather drop them than kill anybody.
+    In this order: pages of files count in the cgroup that touches them first, so the tasks alone have none.
     """
     peaks = []
-    for policy in ("one-by-one", "all-in-one", "one-by-one"):
+    for policy in ("all-in-one", "one-by-one"):
         with contextlib.closing(Group(f"mas-edge-test-{os.getpid()}-{policy}")) as group:
             assert run(tmp_path_factory.mktemp(policy) / "run", spec(policy), group).phase == "done"
             peaks.append(group.peak_bytes())
-    _, most, least = peaks
-    assert least + (30 << 20) < most
+    most, least = peaks
+    assert least + (200 << 20) < most
     return most, least
 
 
@@ -199,7 +211,6 @@ def test_a_group_that_is_estimated_not_to_fit_the_limit_is_split_and_the_job_end
 
 def test_a_group_that_the_kernel_kills_for_memory_is_split_and_the_job_ends(tmp_path, group, peaks_bytes):
     most, least = peaks_bytes
-    limit = least + (most - least) // 4  # well below the peak, of which pages of files are dropped first
-    made = run(tmp_path / "run", spec("all-in-one"), group, late_limit=limit)
+    made = run(tmp_path / "run", spec("all-in-one"), group, late_limit=(most + least) // 2)
     is_split(made)
     assert "killed for memory at" in made.replans[0]

@@ -134,7 +134,10 @@ NINE = replace(
     name="sdnkterca-100",
     what="nine tasks",
     tasks=_letters("sdnkterca"),
-    arms=(MAS2, MAS3, AUTO, VERIFIED, ALL, ONE, *longer(ALL, 1.5), *longer(ONE, 0.6)),
+    arms=(
+        *(MAS2, MAS3, AUTO, VERIFIED, ALL, ONE),
+        *(*longer(ALL, 1.5, 4.2), *longer(MAS2, 2.9), *longer(ONE, 0.6)),
+    ),
 )
 """What the goals are set for."""
 
