@@ -13,7 +13,16 @@ import msgspec
 
 from mas_edge.models.tasks import UnknownChoice, Workload, find
 from mas_edge.orchestrator.partitions import partition_from_text
-from mas_edge.orchestrator.spec import CHOOSES, MERGES, POLICIES, JobSpec, Policy, SpecRefused, check
+from mas_edge.orchestrator.spec import (
+    BELONGS,
+    MERGES,
+    POLICIES,
+    JobSpec,
+    Policy,
+    SpecRefused,
+    check,
+    misplaced,
+)
 from mas_edge.wire.messages import Training
 
 if TYPE_CHECKING:
@@ -39,14 +48,6 @@ class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
     clients: int = 4
     affinity: Literal["gram", "gram-full", "lookahead", "lookahead-momentum"] = "gram"
     seed: int = 1
-
-
-BELONGS: dict[str, tuple[str, frozenset[Policy]]] = {
-    "partition": ("--partition", frozenset({"fixed"})),
-    "merge_rounds": ("--merge-rounds", MERGES),
-    "groups": ("--groups", CHOOSES),
-}
-"""Options that are for some policies only."""
 
 
 class DemoPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,10 +103,9 @@ def demo_plans(options: DemoOptions, compare: str | None) -> dict[Policy, DemoPl
     if compare is not None and options.policy is not None:
         raise SpecRefused("--compare names the policies: leave out --policy")
     policies = compared(compare) if compare is not None else (_policy(options.policy or "mas"),)
-    for name, (what, those) in BELONGS.items():
-        if getattr(options, name) is not None and not those & set(policies):
-            known = ", ".join(policy for policy in POLICIES if policy in those)
-            raise SpecRefused(f"{what} belongs to --policy {known}, not to {', '.join(policies)}")
+    if found := misplaced([name for name in BELONGS if getattr(options, name) is not None], policies):
+        option = f"--{found[0].replace('_', '-')}"
+        raise SpecRefused(f"{option} belongs to --policy {', '.join(found[1])}, not to {', '.join(policies)}")
     return {each: demo_plan(msgspec.structs.replace(options, policy=each)) for each in policies}
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
 from mas_edge.wire.messages import Training, check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
 
 Policy: TypeAlias = Literal["mas", "mas-verified", "tag", "hoa", "all-in-one", "one-by-one", "fixed"]
 ORCHESTRATOR = "orchestrator"
@@ -27,6 +30,12 @@ FROM_SCRATCH: frozenset[Policy] = frozenset({"tag", "hoa"})
 """Policies whose chosen groups are trained from the first weights, and may overlap."""
 CHOOSES: frozenset[Policy] = MEASURES | FROM_SCRATCH
 """Policies that choose the groups."""
+BELONGS: dict[str, frozenset[Policy]] = {
+    "partition": frozenset({"fixed"}),
+    "merge_rounds": MERGES,
+    "groups": CHOOSES,
+}
+"""What is said to some policies only."""
 
 MOST_OVER = 4.0
 """Five times as many as wanted: more would be a mistake in the unit."""
@@ -90,6 +99,14 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     budget: Budget = Budget()
     priority: int = 0
     launched: tuple[Launched, ...] = ()
+
+
+def misplaced(said: Iterable[str], policies: Collection[Policy]) -> tuple[str, tuple[Policy, ...]] | None:
+    """The first of what is ``said`` that is for none of these policies, with those that it is for."""
+    for name in said:
+        if not BELONGS[name] & set(policies):
+            return name, tuple(policy for policy in POLICIES if policy in BELONGS[name])
+    return None
 
 
 def first_groups(spec: JobSpec) -> tuple[tuple[str, ...], ...]:

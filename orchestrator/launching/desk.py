@@ -21,7 +21,7 @@ from mas_edge.orchestrator.job import Resumed, Stopped
 from mas_edge.orchestrator.launching import gather, orders
 from mas_edge.orchestrator.launching.deploying import ordered
 from mas_edge.orchestrator.launching.gather import Placed, Waiting
-from mas_edge.orchestrator.launching.launch import Launch, LaunchRefused, Wish, admit, nearest, resolve
+from mas_edge.orchestrator.launching.launch import Launch, LaunchRefused, admit, nearest, resolve
 from mas_edge.orchestrator.launching.looks import deploying
 from mas_edge.orchestrator.observed import observed
 from mas_edge.orchestrator.spec import SpecRefused
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from mas_edge.orchestrator.decision import Decision
     from mas_edge.orchestrator.job import Event, Job
+    from mas_edge.orchestrator.launching.launch_tables import Wish
     from mas_edge.orchestrator.server import Server
     from mas_edge.orchestrator.spec import JobSpec
     from mas_edge.orchestrator.store import Store

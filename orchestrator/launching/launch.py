@@ -1,131 +1,40 @@
-"""What somebody launches: task files and job files, made into tasks that can be trained.
+"""What somebody launches, made into tasks that can be trained.
 
-A *task file* is one task: ``[task]``, and how it is to be trained, ``[training]``. A *job file* has ``[job]``
-and several ``[[task]]`` that its author wants planned together. Both may have ``[budget]`` and
-``[participation]``. Whatever ``[training]`` leaves out is taken from a preset of the workload. ``wish`` makes
-one shape of both, ``resolve`` fills it in, ``admit`` says why it cannot be run here. What merges with what
-is said in ``orchestrator.launching.gather``; ``orchestrator.launching.launch_files`` reads files. Pure.
+``resolve`` fills in what a file (``orchestrator.launching.launch_tables``) leaves out: whatever is not in
+``[training]`` is taken from a preset of the workload. ``admit`` says why it cannot be run here. What merges
+with what is said in ``orchestrator.launching.gather``. Pure.
 """
 
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from mas_edge.orchestrator.spec import MERGES, Budget, Launched, Participation, Policy, SpecRefused
+from mas_edge.orchestrator.spec import (
+    MERGES,
+    Budget,
+    Launched,
+    Participation,
+    Policy,
+    SpecRefused,
+    misplaced,
+)
 from mas_edge.wire.messages import Training, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from mas_edge.models.tasks import Workload
+    from mas_edge.orchestrator.launching.launch_tables import TaskTable, Wish
     from mas_edge.wire.messages import Hello
 
-MOST = 2**31 - 1
-"""Of anything that is counted: more is a typing error, or overflows where it is used."""
 LONGEST_OWNER = 48
-
-Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=MOST)]
-Natural: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
-Priority: TypeAlias = Annotated[int, msgspec.Meta(ge=-MOST, le=MOST)]
-Positive: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
-Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, lt=1)]
-NotNegative: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class LaunchRefused(SpecRefused):
     """A launch that cannot be run as it is written, or not by this fleet; the text says what to change."""
-
-
-class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A table of a file."""
-
-
-class TaskTable(_Table, frozen=True):
-    """``[[task]]``: a task of the workload, what to call it, and the held-out loss that is good enough."""
-
-    task: str
-    name: str | None = None
-    target_loss: Positive | None = None
-
-
-class OneTask(TaskTable, frozen=True, kw_only=True):
-    """``[task]`` of a task file: what stands in ``[job]`` of a job file stands here."""
-
-    workload: str
-    priority: Priority = 0
-    devices: tuple[str, ...] = ()
-    unseen: tuple[str, ...] = ()
-
-
-class JobTable(_Table, frozen=True):
-    """``[job]``; without ``devices`` all that have the workload, ``unseen`` clients lie with us."""
-
-    workload: str
-    name: str | None = None
-    policy: Policy = "mas"
-    groups: Count | Literal["auto"] = "auto"
-    partition: tuple[tuple[str, ...], ...] = ()
-    priority: Priority = 0
-    devices: tuple[str, ...] = ()
-    unseen: tuple[str, ...] = ()
-
-
-class TrainingTable(_Table, frozen=True):
-    """``[training]``: a preset, and what differs from it; the keys are those of ``wire.values.Training``."""
-
-    preset: str | None = None
-    merge_rounds: Natural | None = None
-    network: str | None = None
-    rounds: Count | None = None
-    epochs: Count | None = None
-    batch: Count | None = None
-    lr: Positive | None = None
-    seed: Natural | None = None
-    micro_batch: Count | None = None
-    momentum: Share | None = None
-    weight_decay: NotNegative | None = None
-    lr_power: NotNegative | None = None
-    prox_mu: NotNegative | None = None
-    encoder_gradient_scale: Literal["one", "rsqrt-tasks"] | None = None
-    held_out_share: Share | None = None
-    affinity: Literal["gram", "gram-full", "lookahead", "lookahead-momentum"] | None = None
-    affinity_every: Count | None = None
-    reproducible: bool | None = None
-    cut_statistics: bool | None = None
-
-
-class TaskFile(_Table, frozen=True):
-    """A file with one task."""
-
-    task: OneTask
-    training: TrainingTable = TrainingTable()
-    budget: Budget = Budget()
-    participation: Participation = Participation()
-
-
-class JobFile(_Table, frozen=True):
-    """A file with several tasks that are planned together."""
-
-    job: JobTable
-    task: tuple[TaskTable, ...] = ()
-    training: TrainingTable = TrainingTable()
-    budget: Budget = Budget()
-    participation: Participation = Participation()
-
-
-class Wish(_Table, frozen=True):
-    """What a file asks for. ``alone``: its author said what belongs together, and nobody joins."""
-
-    source: str
-    job: JobTable
-    tasks: tuple[TaskTable, ...]
-    training: TrainingTable
-    budget: Budget
-    participation: Participation
-    alone: bool
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -151,25 +60,6 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     start_s: float = 0.0
 
 
-def wish(source: str, file: TaskFile | JobFile) -> Wish:
-    """What a file asks for, in the shape that both kinds share."""
-    if isinstance(file, TaskFile):
-        one = file.task
-        tasks: tuple[TaskTable, ...] = (TaskTable(task=one.task, name=one.name, target_loss=one.target_loss),)
-        job = JobTable(workload=one.workload, priority=one.priority, devices=one.devices, unseen=one.unseen)
-    else:
-        job, tasks = file.job, file.task
-    return Wish(
-        source=source,
-        job=job,
-        tasks=tasks,
-        training=file.training,
-        budget=file.budget,
-        participation=file.participation,
-        alone=isinstance(file, JobFile),
-    )
-
-
 def resolve(asked: Wish, workload: Workload, owner: str, start_s: float) -> Launch:
     """The wish with everything filled in that its file left out.
 
@@ -193,6 +83,7 @@ def resolve(asked: Wish, workload: Workload, owner: str, start_s: float) -> Laun
         )
     if job.name is not None:
         check_name(job.name, f"{where}: job")
+    _check_belongs(asked)
     training, merge_rounds = _training(asked, workload)
     return Launch(
         source=where,
@@ -211,6 +102,21 @@ def resolve(asked: Wish, workload: Workload, owner: str, start_s: float) -> Laun
         alone=asked.alone,
         start_s=start_s,
     )
+
+
+def _check_belongs(asked: Wish) -> None:
+    """Raises LaunchRefused for what the policy would pass over in silence."""
+    said = {
+        "partition": asked.job.partition != (),
+        "groups": asked.job.groups != "auto",
+        "merge_rounds": asked.training.merge_rounds is not None,
+    }
+    if found := misplaced([name for name, given in said.items() if given], (asked.job.policy,)):
+        name, those = found
+        raise LaunchRefused(
+            f"{asked.source}: {name} belongs to policy {', '.join(those)}, not to {asked.job.policy}:"
+            " leave it out"
+        )
 
 
 def _launched(table: TaskTable, workload: Workload, owner: str, where: str) -> Launched:
@@ -260,6 +166,7 @@ def admit(launches: Sequence[Launch], taken: Mapping[str, str], hellos: Mapping[
                 )
             seen[each.name] = launch.source
         _on_devices(launch, hellos)
+        _can_try(launch, hellos)
 
 
 def _on_devices(launch: Launch, hellos: Mapping[str, Hello]) -> None:
@@ -275,6 +182,17 @@ def _on_devices(launch: Launch, hellos: Mapping[str, Hello]) -> None:
                 f"{launch.source}: no known device has data for task {each.task!r} of {workload};"
                 f" {len(hellos)} known, with {', '.join(sorted(offers)) or 'no workload'}"
             )
+
+
+def _can_try(launch: Launch, hellos: Mapping[str, Hello]) -> None:
+    """Raises LaunchRefused for trials that nobody could judge, in rounds that ask other devices each time."""
+    clients = launch.participation.clients
+    devices = willing(launch, hellos, (each.task for each in launch.tasks))
+    if launch.policy == "mas-verified" and clients is not None and clients < len(devices):
+        raise LaunchRefused(
+            f"{launch.source}: mas-verified would try nothing: a round asks {clients} of {len(devices)}"
+            " devices, and others would judge what is tried; choose policy mas, or leave clients out"
+        )
 
 
 def willing(launch: Launch, hellos: Mapping[str, Hello], tasks: Iterable[str]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Files that are launched, from disk: TOML of one of two kinds, or a line that says what is wrong with it.
 
 A file with ``[job]`` is a job file, any other a task file; what may stand there says
-``orchestrator.launching.launch``.
+``orchestrator.launching.launch_tables``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from mas_edge.orchestrator.launching.launch import JobFile, TaskFile, Wish, wish
+from mas_edge.orchestrator.launching.launch_tables import JobFile, TaskFile, Wish, wish
 from mas_edge.wire.host import ConfigError, as_config, read_toml
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import msgspec
 
 from mas_edge.orchestrator.decision import Decision
 from mas_edge.orchestrator.deployment import MARGIN, Outcome
-from mas_edge.orchestrator.launching.launch import Wish
+from mas_edge.orchestrator.launching.launch_tables import Wish
 from mas_edge.orchestrator.reports.runs import RunReport
 from mas_edge.orchestrator.views.status_values import Status
 from mas_edge.wire.messages import BlobRef, Precision

@@ -11,7 +11,7 @@ import pytest
 from mas_edge.orchestrator.job import Abandoned, Event, Initialised, Planned
 from mas_edge.orchestrator.launching import orders
 from mas_edge.orchestrator.launching.desk import Desk
-from mas_edge.orchestrator.launching.launch import JobTable, TaskTable, TrainingTable, Wish
+from mas_edge.orchestrator.launching.launch_tables import JobTable, TaskTable, TrainingTable, Wish
 from mas_edge.orchestrator.launching.looks import Looker
 from mas_edge.orchestrator.server import Server
 from mas_edge.orchestrator.spec import Budget, Participation

@@ -14,15 +14,9 @@ from hypothesis import strategies as st
 from mas_edge.models.tasks import WorkloadError, find
 from mas_edge.orchestrator.launching import gather
 from mas_edge.orchestrator.launching.gather import Waiting, due, job_spec, place
-from mas_edge.orchestrator.launching.launch import (
-    JobFile,
-    LaunchRefused,
-    TaskFile,
-    TrainingTable,
-    admit,
-    resolve,
-)
+from mas_edge.orchestrator.launching.launch import LaunchRefused, admit, resolve
 from mas_edge.orchestrator.launching.launch_files import read
+from mas_edge.orchestrator.launching.launch_tables import JobFile, TaskFile, TrainingTable
 from mas_edge.wire.host import ConfigError
 from mas_edge.wire.messages import Hello, NameRefused, Offer, Training, Versions, is_name
 
@@ -135,6 +129,7 @@ def test_fewer_rounds_than_the_presets_have_fewer_merged_ones(tmp_path):
 
 TASK = '[task]\nworkload = "watch"\ntask = "jerk"\n'
 JOB = '[job]\nworkload = "watch"\n'
+JERK = '[[task]]\ntask = "jerk"\n'
 
 
 @pytest.mark.parametrize(
@@ -184,6 +179,14 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         (TASK + 'unseen = ["99"]', LaunchRefused, "no client '99' in watch; there are 1, 2"),
         (TASK + '[training]\npreset = "huge"', WorkloadError, "no preset 'huge'"),
         (TASK + '[training]\nnetwork = "huge"', LaunchRefused, "no network 'huge'"),
+        *(
+            (JOB + f'policy = "{policy}"\n{text}', LaunchRefused, f"{key} belongs to policy {those}, not to")
+            for policy, key, those, text in (
+                ("one-by-one", "groups", "mas, mas-verified, tag, hoa", f"groups = 2\n{JERK}"),
+                ("tag", "merge_rounds", "mas, mas-verified, fixed", f"{JERK}[training]\nmerge_rounds = 3"),
+                ("mas", "partition", "fixed", f'partition = [["jerk"]]\n{JERK}'),
+            )
+        ),
     ],
 )
 def test_a_launch_that_names_what_there_is_not_is_refused(tmp_path, text, error, says):
@@ -204,6 +207,16 @@ def test_a_launch_that_names_what_there_is_not_is_refused(tmp_path, text, error,
 def test_what_this_fleet_cannot_run_is_refused_in_one_line(tmp_path, fleet, taken, extra, says):
     with pytest.raises(LaunchRefused, match=says):
         admit([task(tmp_path, "jerk", task=extra)], taken, fleet)
+
+
+def test_trials_that_other_devices_would_judge_than_trained_are_refused(tmp_path):
+    def asking(clients):
+        text = f'{JOB}policy = "mas-verified"\n{JERK}[participation]\nclients = {clients}'
+        return [launch(tmp_path, text)]
+
+    admit(asking(2), {}, FLEET)
+    with pytest.raises(LaunchRefused, match="mas-verified would try nothing: a round asks 1 of 2 devices"):
+        admit(asking(1), {}, FLEET)
 
 
 def test_two_tasks_of_one_name_on_one_command_line_are_refused(tmp_path):
