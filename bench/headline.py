@@ -4,7 +4,7 @@
 one seed; under 15 minutes on two idle cores) and prints its tables; ``--nightly`` does all of it (three
 seeds and the map of regimes: a night). What is there is never trained again: a kill loses one round, and
 several may work on other points or seeds of one folder. ``--page`` trains nothing and prints what there is
-and what is missing, ``--fleet`` runs the main policies on real processes for time, joules and bytes,
+and what is missing, ``--fleet`` runs every policy on real processes for time, joules and bytes,
 ``--pictures`` draws. What is trained is in comparison/points.py, how in comparison/hands.py, how it is
 judged in comparison/judge.py.
 """
@@ -39,9 +39,8 @@ if TYPE_CHECKING:
 IN_FULL = {point.name for point in (*HEADLINE, BASE, NINE, PUBLISHED)}
 """Points that are shown policy by policy and task by task; the others are places of the map."""
 
-FLEETS = (*HEADLINE[:2], BASE, NINE)
-ON_FLEETS = ("all-in-one", "mas 2", "mas auto", "one-by-one")
-"""Points and arms that are also run on real processes."""
+FLEETS = (*HEADLINE, BASE, NINE)
+"""Points whose policies are also run on real processes, for as many rounds as the point has."""
 
 
 def show(folder: Path, points: Sequence[Point], pictures: Path | None) -> None:
@@ -107,7 +106,7 @@ def measure(folder: Path, points: Sequence[Point]) -> None:
 
     for point in points:
         if point in FLEETS:
-            fleet.measure(folder, point, [arm for arm in point.arms if arm.name in ON_FLEETS], say=say)
+            fleet.measure(folder, point, [arm for arm in point.arms if arm.factor == 1.0], say=say)
 
 
 def main() -> int:
@@ -118,7 +117,7 @@ def main() -> int:
     what.add_argument("--nightly", action="store_true", help="everything")
     what.add_argument("--page", action="store_true", help="train nothing")
     what.add_argument(
-        "--fleet", action="store_true", help="run main policies at some points on real processes"
+        "--fleet", action="store_true", help="run every policy at some points on real processes"
     )
     parser.add_argument("--points", help="only these of " + ", ".join(POINTS))
     parser.add_argument("--seeds", help="only these")
