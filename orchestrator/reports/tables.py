@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from mas_edge.orchestrator.storage.contributions import Contributed
     from mas_edge.profiling.costs import Row
 
+TOLD = 2.0
+"""So many standard errors a lead has to be for measured affinity to tell two partitions apart."""
+
 
 def job(console: Console, run: RunReport, g_per_kwh: float | None = None) -> None:
     """Everything about one run that a terminal has room for."""
@@ -138,7 +141,8 @@ def split(report: Report) -> tuple[str, ...]:
         return (chosen,)
     lead = decision.score - decision.runner_up_score
     error = "" if decision.lead_se is None else f" ± {decision.lead_se:.4f}"
-    return chosen, f"Runner-up: {_groups(decision.runner_up)}; lead {lead:+.4f}{error}"
+    even = ", too little to tell the two apart" if lead < TOLD * (decision.lead_se or 0.0) else ""
+    return chosen, f"Runner-up: {_groups(decision.runner_up)}; lead {lead:+.4f}{error}{even}"
 
 
 def _tried(decision: Decision, loss: float) -> Iterable[str]:

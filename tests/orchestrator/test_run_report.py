@@ -18,9 +18,10 @@ import pytest
 from finished import MODEL, RAPL, SPEC, a_run, events, profile
 
 from mas_edge.orchestrator.cli import main
+from mas_edge.orchestrator.decision import Decision
 from mas_edge.orchestrator.peaks import Memory
 from mas_edge.orchestrator.plan import DemoPlan
-from mas_edge.orchestrator.reports import charts
+from mas_edge.orchestrator.reports import charts, tables
 from mas_edge.orchestrator.reports.manifest import manifest
 from mas_edge.orchestrator.reports.page import Named, page
 from mas_edge.orchestrator.reports.runs import REPORT, RunReport, compose, read
@@ -263,6 +264,22 @@ def test_memory_and_what_did_not_fit_stand_on_the_page_and_on_the_terminal(tmp_p
     assert f"Memory: {note}" in said
     assert " ".join(line) in said
     assert "memory" not in page(Named("run", made)).split("<main>")[1].lower()
+
+
+@pytest.mark.parametrize(("lead_se", "even"), [(0.1, False), (0.3, True), (None, False)])
+def test_a_lead_within_its_error_is_called_too_little(lead_se, even):
+    decision = Decision(
+        groups=(("a",), ("b",)),
+        score=1.5,
+        runner_up=(("a", "b"),),
+        runner_up_score=1.0,
+        lead_se=lead_se,
+        why="the best",
+    )
+    report = msgspec.structs.replace(a_run().report, decision=decision)
+    *_, line = tables.split(report)
+    assert line.startswith("Runner-up: a+b; lead +0.5000")
+    assert ("too little to tell the two apart" in line) == even
 
 
 def test_names_cannot_write_into_the_page(made):
