@@ -77,6 +77,15 @@ def pool(sums: Iterable[AffinitySums]) -> Affinity:
     return Affinity(tasks, mean, se, batches.astype(np.int64))
 
 
+def to_choose_by(sums: Iterable[AffinitySums]) -> Affinity:
+    """``pool``; raises AffinityRefused also where no effect of a task on another one was measured."""
+    affinity = pool(sums)
+    n = len(affinity.tasks)
+    if n > 1 and len(affinity.missing) == n * (n - 1):
+        raise AffinityRefused("no effect of a task on another one was measured")
+    return affinity
+
+
 def restricted(sums: AffinitySums, tasks: Sequence[str]) -> AffinitySums:
     """The sums between these tasks alone, in this order; all of them were measured."""
     n, places = len(sums.tasks), [sums.tasks.index(task) for task in tasks]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mas_edge.orchestrator import overlap, split
-from mas_edge.orchestrator.affinity import pool
+from mas_edge.orchestrator.affinity import to_choose_by
 from mas_edge.orchestrator.budget import over
 from mas_edge.orchestrator.candidates import possible
 from mas_edge.orchestrator.learning_curve import last_losses
@@ -44,19 +44,19 @@ PAIR = 2
 
 def tag(terms: Terms) -> Decision:
     """The groups by affinity; raises SplitImpossible or AffinityRefused where it has no say."""
-    affinity, asked = pool(terms.given.affinities), terms.given.spec.groups
+    affinity, asked = to_choose_by(terms.given.affinities), terms.given.spec.groups
     if len(affinity.tasks) > MAX_TASKS:
         raise SplitImpossible(f"{len(affinity.tasks)} tasks: the exact search takes 1 to {MAX_TASKS}")
     found = overlap.covers(split.task_scores(affinity.mean), possible(terms))
     if not found:
         raise SplitImpossible("too few devices can train some task in any group")
     if asked != "auto":
-        return _cover(terms, _most(found, asked), _at_most(asked, "affinity"))
+        return untrained(_cover(terms, _most(found, asked), _at_most(asked, "affinity")), terms)
     top = found[-1]
     error = split.standard_error(affinity, split.share_of(affinity, *_names(top, affinity.tasks)))
     least = -math.inf if error is None else top.total - error * len(affinity.tasks)
     fewest = next(each for each in found if each.total >= least)
-    return _cover(terms, fewest, "the fewest groups within one standard error of the best")
+    return untrained(_cover(terms, fewest, "the fewest groups within one standard error of the best"), terms)
 
 
 def hoa(terms: Terms) -> Decision:
@@ -70,25 +70,27 @@ def hoa(terms: Terms) -> Decision:
         for at in combinations(range(len(tasks)), size)
         if (said := last_losses(terms.given.evaluated, tuple(tasks[j] for j in at)))
     }
-    usable = possible(terms)
+    usable, sizes = possible(terms), members(len(tasks)).sum(axis=1)
+    scores = overlap.by_pairs(known, len(tasks))
+    compared = len(tasks) < PAIR or (scores[sizes == PAIR] > -math.inf).any()
     if asked == "auto":
-        usable &= members(len(tasks)).sum(axis=1) <= PAIR
-    found = overlap.covers(overlap.by_pairs(known, len(tasks)), usable)
-    if not found:
+        usable &= sizes <= PAIR
+    found = overlap.covers(scores, usable)
+    if not found or not compared:
         return _alone(terms, "too few losses are known")
     best, why = found[-1], "the best by losses of pairs; those and single tasks are trained already"
     if asked != "auto":
         best, why = _most(found, asked), _at_most(asked, "losses of pairs")
-    return _untrained(_cover(terms, best, why), terms)
+    return untrained(_cover(terms, best, why), terms)
 
 
 def _alone(terms: Terms, why: str) -> Decision:
     singles = tuple((task,) for task in terms.given.spec.tasks)
-    return _untrained(as_given(terms, singles, f"{why}: every task stays alone"), terms)
+    return untrained(as_given(terms, singles, f"{why}: every task stays alone"), terms)
 
 
-def _untrained(made: Decision, terms: Terms) -> Decision:
-    """The decision with the costs of those groups alone that are not trained already."""
+def untrained(made: Decision, terms: Terms) -> Decision:
+    """A decision for groups from first weights with the costs of those alone that are not trained already."""
     fresh = tuple(group for group in made.groups if group not in first_groups(terms.given.spec))
     if not fresh:
         return msgspec.structs.replace(made, rounds=0, energy_j=None, time_s=None, notes=())

@@ -59,8 +59,9 @@ class GroupCost(msgspec.Struct, frozen=True, kw_only=True):
 class Bid:
     """A partition as it would be trained. Joules and seconds are of all rounds that are left.
 
-    ``over`` says which limits are broken, ``over_surely`` whether one is even if all costs come out lower by
-    their standard uncertainty; of ``enough`` devices each group needs at least so many.
+    None is unknown: nothing was measured yet, or some group has nobody to train it. ``over`` says which
+    limits are broken, ``over_surely`` whether one is even if all costs come out lower by their standard
+    uncertainty; of ``enough`` devices each group needs at least so many.
     """
 
     groups: tuple[tuple[str, ...], ...]
@@ -132,8 +133,9 @@ def bid(groups: tuple[tuple[str, ...], ...], can: Capacity, costs: Costs, limits
     joules_each = None if energy is None else energy.value
     dealt = deal(can.able[masks], seconds_each, joules_each, limits)
     chosen = dealt.chosen
-    joules = _times(_all(energy, chosen), limits.rounds)
-    seconds = _times(_slowest(wall, chosen, limits.waiting_s), limits.rounds)
+    whole = bool(chosen.any(axis=1).all())  # a group that nobody trains has no cost that could be added up
+    joules = _times(_all(energy, chosen), limits.rounds) if whole else None
+    seconds = _times(_slowest(wall, chosen, limits.waiting_s), limits.rounds) if whole else None
     return Bid(
         groups=groups,
         devices=tuple(_named(can.devices, row) for row in chosen),
@@ -193,16 +195,16 @@ def _group_cost(
 
 
 def _all(table: _Table | None, chosen: Choice) -> Estimate | None:
-    """The sum over all that is trained."""
-    if table is None:
+    """The sum over all that is trained; None if nothing is."""
+    if table is None or not chosen.any():
         return None
     value, u = ((part * chosen).sum() for part in (table.value, table.u))
     return Estimate(value=float(value), u=float(u), how=_how(table, chosen))
 
 
 def _slowest(table: _Table | None, chosen: Choice, waiting_s: float) -> Estimate | None:
-    """Of the device that takes longest for its groups, with what a round takes beyond that."""
-    if table is None:
+    """Of the device that takes longest for its groups, with what a round takes beyond; None if none does."""
+    if table is None or not chosen.any():
         return None
     loads = (table.value * chosen).sum(axis=0)
     at = int(loads.argmax())

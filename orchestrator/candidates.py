@@ -23,6 +23,7 @@ from mas_edge.orchestrator import split
 from mas_edge.orchestrator.budget import prices
 from mas_edge.orchestrator.cost_model import figure, mask_of
 from mas_edge.orchestrator.partitions import members
+from mas_edge.orchestrator.split import SplitImpossible
 from mas_edge.orchestrator.terms import named
 
 if TYPE_CHECKING:
@@ -102,17 +103,19 @@ def possible(terms: Terms) -> NDArray[np.bool_]:
 def by_number(market: Market) -> tuple[list[Candidate | None], list[list[Partition]]]:
     """For 1, 2, ... groups the best candidate that keeps to the limits, or the best of all, and the ranking.
 
-    Raises SplitImpossible if too few devices can train some task in any group.
+    Raises SplitImpossible if there is no partition of which each group has enough devices.
     """
     ranked = split.ranked(market.affinity, len(market.affinity.tasks), _rules(market), DEPTH)
     found = [_best(market, few) for few in ranked]
+    if not any(found):
+        raise SplitImpossible("no partition has enough devices for each of its groups")
     if any(each and not each.bid.sound for each in found):
         found = _cheaper(market, found)
     return found, ranked
 
 
 def choose(market: Market, groups: int | Literal["auto"]) -> Chosen:
-    """The partition to train; raises SplitImpossible if too few devices can train some task in any group."""
+    """The partition to train; raises SplitImpossible if there is none with enough devices for each group."""
     found, ranked = by_number(market)
     asked = [each for each in found if each and (groups == "auto" or len(each.bid.groups) == groups)]
     forbidden = _forbidden(market)

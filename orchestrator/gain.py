@@ -8,7 +8,8 @@ up, so a step of the partition P lowers the sum of the losses at the rate
 
 with P(j) the group of task j and L[j] its loss now. It takes energy(P), the sum over the groups of what a
 step of each takes; both are given for the energy of a step of all tasks together, which is 1. As the rate is
-linear in the entries, so is its standard error known, entries being taken as independent of each other.
+linear in the entries, so is its standard error known, entries being taken as independent of each other
+(they are not quite: see ``orchestrator.split``).
 
 Source: first-order Taylor expansion of the lookahead (TAG, Fifty et al. 2021, equation 1), as
 ``models.affinity`` measures it; the comparison is our own (docs/decisions/0015). What a decoder's step does

@@ -95,14 +95,15 @@ def by_pairs(losses: Mapping[frozenset[int], Mapping[int, float]], n: int) -> Ma
 
     -mean over i in G, i not j, of the loss of j trained with i over that of j trained alone; alone: -1. A
     loss is divided by the task's own so that tasks weigh alike, whatever their units. ``losses`` has the loss
-    of each task of each pair and of each single task; where one that is needed is missing, the score is -inf.
+    of each task of each pair and of each single task; where one that is needed is missing, or nothing can be
+    divided by it, the score is -inf.
     """
     ratio = np.full((n, n), np.inf)
+    np.fill_diagonal(ratio, 1.0)
     for j in range(n):
         alone = losses.get(frozenset({j}), {}).get(j)
         if not alone or not alone > 0:
             continue
-        ratio[j, j] = 1.0
         for i in range(n):
             together = losses.get(frozenset({i, j}), {}).get(j)
             if i != j and together is not None:

@@ -31,13 +31,13 @@ import msgspec
 
 from mas_edge.orchestrator import baselines, split
 from mas_edge.orchestrator import trial as trials
-from mas_edge.orchestrator.affinity import AffinityRefused, pool
+from mas_edge.orchestrator.affinity import AffinityRefused, to_choose_by
 from mas_edge.orchestrator.candidates import Market, by_number, choose
 from mas_edge.orchestrator.cost_model import figure
 from mas_edge.orchestrator.decision import Alternative, Decision, Groups, MoreRounds, Situation, Trial
 from mas_edge.orchestrator.gain import Gains, losses
 from mas_edge.orchestrator.learning_curve import carried_over, foretold, of_all, totals
-from mas_edge.orchestrator.spec import first_groups
+from mas_edge.orchestrator.spec import FROM_SCRATCH, first_groups
 from mas_edge.orchestrator.split import SplitImpossible
 from mas_edge.orchestrator.terms import Terms, as_given, decided, named, settle
 
@@ -61,7 +61,8 @@ def decide(given: Situation) -> Decision:
         if spec.policy in by_policy:
             return by_policy[spec.policy](terms)
     except (SplitImpossible, AffinityRefused) as error:
-        return as_given(terms, (spec.tasks,), f"affinity has no say: {error}")
+        whole = as_given(terms, (spec.tasks,), f"affinity has no say: {error}")
+        return baselines.untrained(whole, terms) if spec.policy in FROM_SCRATCH else whole
     return as_given(terms, spec.partition, "the partition was given")
 
 
@@ -83,7 +84,7 @@ def _again(spec: JobSpec, left: int) -> int:
 
 
 def _market(terms: Terms) -> Market:
-    given, affinity = terms.given, pool(terms.given.affinities)
+    given, affinity = terms.given, to_choose_by(terms.given.affinities)
     gains = Gains(affinity, losses(affinity.tasks, given.evaluated), terms.energies())
     tasks = given.spec.tasks
     learnt, held_out = (totals(of_all(each, tasks), tasks) for each in (given.learnt, given.evaluated))
@@ -163,7 +164,11 @@ def _tried(terms: Terms) -> Decision:
     field = [sound[1].bid.groups, first, *second, *others]
     rounds = spec.training.rounds
     trial = trials.field(field, lambda groups: market.gains.of(groups).energy, rounds, terms.given.rounds)
-    return _on_trial(market, trial) if trial else _untried(market, _too_short(first, rounds))
+    if trial is None:
+        return _untried(market, _too_short(first, rounds))
+    if not _affordable(terms, trial):
+        return _untried(market, "what is left of the budget has no room for partitions on trial")
+    return _on_trial(market, trial)
 
 
 def _untried(market: Market, why: str) -> Decision:
@@ -176,6 +181,19 @@ def _too_short(groups: Groups, rounds: int) -> str:
         f"{trials.SHARE:.0%} of the energy of {rounds} rounds does not pay for {trials.LEAST} rounds of"
         f" {named(groups)} on trial, and fewer would tell nothing"
     )
+
+
+def _affordable(terms: Terms, trial: Trial) -> bool:
+    """Whether each of these partitions, were it chosen, keeps to the limits though the others cost as much as
+    it did itself on trial.
+    """
+    limits, others = terms.limits, len(trial.partitions) - 1
+
+    def whole_way(groups: Groups) -> Terms:
+        rounds = limits.rounds + others * min(trial.lasted(group) for group in groups)
+        return replace(terms, limits=replace(limits, rounds=rounds))
+
+    return all(whole_way(groups).bid(groups).sound for groups in trial.partitions)
 
 
 def _on_trial(market: Market, trial: Trial) -> Decision:

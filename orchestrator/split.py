@@ -6,7 +6,9 @@ sum over groups, so all task sets are scored at once, those that the rules forbi
 
 Source: the score is that of MAS (ICCV 2023) as released, where the search enumerates, ignores
 negative affinities and may return fewer groups than were asked for; this one does none of it. Standard
-errors take the entries as independent of each other. Nothing here checks that affinity predicts gain.
+errors take the entries as independent of each other, which those of one batch are not: with gram, whose
+Z[i, j] and Z[j, i] come from one product, they are up to a quarter too small (docs/decisions/0015). Nothing
+here checks that affinity predicts gain.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def _with_devices(decision: Decision) -> Iterable[tuple[Group, tuple[str, ...]]]
 def between(spec: JobSpec, merged: Run, decision: Decision) -> tuple[Run, ...]:
     """The runs that go on from a finished merged run until it is decided again: itself, or those on trial."""
     if decision.trial is None:
-        devices = decision.devices[0] if decision.devices else spec.devices
+        devices = (decision.devices[0] if decision.devices else ()) or spec.devices
         on = msgspec.structs.replace(merged, past=decision.again, measure=False, devices=devices)
         return (begun(on),)
     rounds = decision.trial.rounds

@@ -48,8 +48,9 @@ class Terms:
 
     @property
     def unlimited(self) -> Terms:
-        """The same without the job's budget."""
-        return replace(self, limits=replace(self.limits, time_s=None, energy_j=None))
+        """The same without any limit: every device trains all that it can."""
+        free = replace(self.limits, time_s=None, energy_j=None, round_s=None, device_day_j=None)
+        return replace(self, limits=free)
 
     def energies(self) -> NDArray[np.float64]:
         """(2**n,): what a step of each group takes on any device, by mask, a step of all tasks taking 1.

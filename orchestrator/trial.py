@@ -98,12 +98,12 @@ def _mean(
 ) -> float | None:
     """The mean over these rounds of a group's loss, None if the last is missing; 0 if no task is left.
 
-    Rounds count in which no device was missed: the others would be judged by fewer examples.
+    Of these, rounds count in which no device was missed: the others would be judged by fewer examples.
     """
     left = [task for task in group if task in tasks]
     if not left:
         return 0.0
-    ours = [each for each in evaluated if each.group == group]
+    ours = [each for each in evaluated if each.group == group and each.round in when]
     most = {task: max((each.count for each in ours if each.task == task), default=0.0) for task in left}
     whole = totals([each for each in ours if each.count >= most.get(each.task, 0.0)], group, left)
     known = [whole[each] for each in when if each in whole]

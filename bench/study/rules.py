@@ -1,6 +1,6 @@
 """How many groups: rules that weigh a split against not splitting, and what their choices come to.
 
-``1 SE``: the product's (``orchestrator.split.auto``), which knows no energy.
+``1 SE``: ``orchestrator.split.auto``, by which the product chose at first; it knows no energy.
 ``progress``: of first order, a step of group G lowers L_j by D_j(G) = Σ_{i∈G} Z[i, j] of it, j's effect on
 itself included. A partition's progress Σ_j w_j D_j(G(j)) over its energy Σ_G cost(G) is compared with that of
 all tasks together; it splits where the best partition's is greater by more than the standard error.

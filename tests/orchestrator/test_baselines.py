@@ -47,7 +47,7 @@ def check_served(decision, most) -> None:
 def test_tag_serves_every_task_once_by_at_most_so_many_groups(helps, groups):
     decision = made("tag", affinity=affinities(helps), groups=groups)
     check_served(decision, 3 if groups == "auto" else groups)
-    assert decision.rounds == TRAINING.rounds
+    assert decision.rounds == (0 if decision.groups == (TASKS,) else TRAINING.rounds)
 
 
 @given(pair_losses, numbers)
@@ -107,6 +107,12 @@ def test_hoa_without_losses_leaves_every_task_alone(known):
     decision = made("hoa", evaluated=known)
     assert decision.groups == (("a",), ("b",), ("c",))
     assert decision.why == "too few losses are known: every task stays alone"
+
+
+def test_a_task_whose_own_loss_says_nothing_stays_alone_and_hoa_groups_the_others():
+    losses = [0.5] * 9
+    losses[0] = 0.0  # a alone
+    assert made("hoa", evaluated=evaluated(losses)).groups == (("a",), ("b", "c"))
 
 
 def test_a_pair_that_never_was_evaluated_is_not_chosen():

@@ -235,3 +235,39 @@ def test_a_budget_that_cannot_be_is_refused_before_anything_starts(budget, repro
 def test_traffic_is_what_the_groups_weights_are_down_and_up_for_each_device():
     made = decide(situation(groups=2, affinity=AB_APART_FROM_C))
     assert made.costs[0].traffic_bytes == 2 * 4 * 4 * (PARAMETERS["encoder"] + 200_000)
+
+
+@pytest.mark.parametrize("policy", ["mas", "mas-verified"])
+@pytest.mark.parametrize("groups", ["auto", 2])
+def test_where_no_partition_has_a_device_for_each_group_the_tasks_are_parted_as_far_as_needed(policy, groups):
+    """Each device has labels of one task, and d3 no memory for more than c."""
+    fleet = FLEET[:3]
+    labels = dict(zip(fleet, zip(TASKS, strict=True), strict=True))
+    made = decide(
+        situation(
+            stage="trial" if policy == "mas-verified" else "split",
+            policy=policy,
+            devices=fleet,
+            groups=groups,
+            known=tuple(each for each in facts(labels) if each.name in fleet),
+            seen=rounds({"d1": 1.0, "d2": 1.0}),
+            refused=(declined("d3", 330),),
+        )
+    )
+    assert (made.refused, sorted(chain(*made.groups))) == ("", list(TASKS))
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"budget": Budget(device_energy_j_per_day=12.0), "used_j": tuple(dict.fromkeys(FLEET, 12.0).items())},
+        {"participation": Participation(deadline_s=0.1)},
+    ],
+)
+@pytest.mark.parametrize("policy", ["mas", "all-in-one", "fixed"])
+def test_limits_that_shut_out_every_device_leave_no_group_without_one(limits, policy):
+    given_ = {"partition": (("a", "b"), ("c",))} if policy == "fixed" else {}
+    stage = "start" if policy == "all-in-one" else "split"
+    made = decide(situation(stage=stage, policy=policy, affinity=SELFISH, **given_, **limits))
+    assert made.groups
+    assert not made.devices or all(made.devices)

@@ -49,6 +49,7 @@ def tried(whole, split):
     return (*curve((9.0,) * 5 + (whole,) * 5, first=5), *chain.from_iterable(parts))
 
 
+NOTHING = msgspec.structs.replace(SAME, **dict.fromkeys(("batches", "w", "ww", "wz", "wzz"), (0,) * 9))
 C_HELPS_B = affinities({("a", "b"): 0.1, ("b", "c"): 0.1, ("a", "c"): -0.2})
 PAIRS = tuple(
     Evaluated(group=group, round=15, task=task, loss=loss, count=100.0)
@@ -112,6 +113,10 @@ SITUATIONS = {
         "budget": Budget(device_energy_j_per_day=30.0),
         "used_j": (("d4", 10.0),),
     },
+    "30 J a day for each device, all have used 30 J": {
+        "budget": Budget(device_energy_j_per_day=30.0),
+        "used_j": tuple(dict.fromkeys(FLEET, 30.0).items()),
+    },
     "d4 has no labels for c": {"known": facts({"d4": ("a", "b")})},
     "d4 is three times slower": {"seen": rounds({**SECONDS, "d4": 3.0})},
     "d4 is twice slower, a round may take 1.7 s": {
@@ -121,10 +126,18 @@ SITUATIONS = {
     "mas-verified, 100 rounds": {**VERIFIED, "stage": "trial"},
     "mas-verified, 400 rounds pay for trying another one": {**VERIFIED, "stage": "trial", "training": LONG},
     "mas-verified, 15 rounds are too few for a trial": {**VERIFIED, "stage": "trial", "training": TRAINING},
+    "mas-verified, 100 rounds, and joules for a split but not for trying it": {
+        **VERIFIED,
+        "stage": "trial",
+        "budget": Budget(energy_j=1650.0),
+        "spent_j": 100.0,
+    },
     "mas-verified, the split was better": {**VERIFIED, "decided": TRIED, "evaluated": tried(0.5, 0.4)},
     "mas-verified, the split was not better": {**VERIFIED, "decided": TRIED, "evaluated": tried(0.4, 0.4)},
     "tag": {"policy": "tag", "merge_rounds": 0, "affinity": C_HELPS_B},
     "tag, two groups": {"policy": "tag", "merge_rounds": 0, "affinity": C_HELPS_B, "groups": 2},
+    "tag, one group": {"policy": "tag", "merge_rounds": 0, "affinity": C_HELPS_B, "groups": 1},
+    "tag, nothing was measured": {"policy": "tag", "merge_rounds": 0, "affinity": NOTHING},
     "hoa": {"policy": "hoa", "merge_rounds": 0, "evaluated": PAIRS},
     "hoa, two groups": {"policy": "hoa", "merge_rounds": 0, "evaluated": PAIRS, "groups": 2},
     "hoa, one group": {"policy": "hoa", "merge_rounds": 0, "evaluated": PAIRS, "groups": 1},

@@ -121,5 +121,6 @@ def test_a_group_with_a_pair_that_was_not_trained_cannot_be_chosen_and_others_ca
     assert covers(score, np.ones(8, bool))[-1].total == pytest.approx(-1.0 - 0.8 - 0.7)
 
 
-def test_without_the_losses_of_single_tasks_nothing_is_foretold():
-    assert covers(by_pairs({frozenset({0, 1}): {0: 1.0, 1: 1.0}}, 2), np.ones(4, bool)) == []
+def test_without_the_losses_of_single_tasks_they_stay_alone():
+    found = covers(by_pairs({frozenset({0, 1}): {0: 1.0, 1: 1.0}}, 2), np.ones(4, bool))
+    assert found[-1].groups == (0b01, 0b10)

@@ -77,6 +77,15 @@ def test_rounds_that_missed_a_device_do_not_judge():
     assert dict(trial.judged(ON_TRIAL, [*whole, *few], 5, TASKS))[SPLIT] == pytest.approx(2 * 0.4 + 0.5)
 
 
+def test_a_device_that_left_before_the_trial_is_not_missed_in_it():
+    merged = curve((1.0,) * 5, TASKS, first=0)
+    whole, parts = curve((9.0,) * 5 + (0.1,) * 5, TASKS, first=5), (("a", "b"), ("c",))
+    split = chain.from_iterable(curve((9.0,) * 3 + (0.5,) * 3, group, first=5) for group in parts)
+    fewer = [msgspec.structs.replace(each, count=75.0) for each in (*whole, *split)]
+    judged = dict(trial.judged(ON_TRIAL, [*merged, *fewer], 5, TASKS))
+    assert (judged[WHOLE], judged[SPLIT]) == (pytest.approx(0.3), pytest.approx(1.5))
+
+
 def test_tasks_that_were_stopped_do_not_count():
     known = [*curve((1.0,) * 10, TASKS, first=5), *curve((0.4,) * 6, ("a", "b"), first=5)]
     judged = dict(trial.judged(ON_TRIAL, known, 5, ["a"]))
