@@ -1,13 +1,15 @@
 """The embedded broker: amqtt in a process of its own, on loopback only, for the demo and for tests.
 
 ``python -m mas_edge.wire.broker --port 0`` prints ``{"port": N}`` on a line of its own once it listens
-and runs until SIGTERM, or until the process that started it ends. ``start`` does that from Python. It
+and runs until a signal ends it, or the process that started it ends. ``start`` does that from Python. It
 knows no passwords and keeps nothing: a fleet of more than one machine wants mosquitto or the like.
 
 amqtt opens no socket here: we do, with a read buffer for chunks, and hand it the streams. So the port is
 known without looking inside, and a connection whose handling failed is closed: amqtt 0.12 fails when
 subscriptions change while it sends retained messages to a new client, and would leave that client
-connected and deaf. Its log is only heard with ``MAS_LOG=DEBUG``.
+connected and deaf. Nor is amqtt asked to end: its shutdown sometimes never comes to its end, and whoever is
+connected would stay so, to a broker that nobody else can reach. Nothing is lost where nothing is kept, so
+signals kill. Its log is only heard with ``MAS_LOG=DEBUG``.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ _LISTENER = "default"
 _BUFFER_BYTES = 2 << 20
 
 
-async def serve(listener: socket.socket, stop: asyncio.Event) -> None:
-    """Serve MQTT on this listening socket until ``stop``."""
+async def serve(listener: socket.socket) -> None:
+    """Serve MQTT on this listening socket, for ever."""
     from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter  # noqa: PLC0415  only the demo has it
     from amqtt.broker import Broker  # noqa: PLC0415
 
@@ -55,9 +57,7 @@ async def serve(listener: socket.socket, stop: asyncio.Event) -> None:
 
     await broker.start()
     server = await asyncio.start_server(accept, sock=listener, limit=_BUFFER_BYTES)
-    await stop.wait()
-    server.close()
-    await broker.shutdown()
+    await server.serve_forever()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -100,17 +100,11 @@ def main() -> int:
     except (OSError, ValueError) as error:
         print(f"cannot listen on {options.host} port {options.port}: {error}", file=sys.stderr)
         return 2
-    die_with_parent(signal.SIGTERM)
+    die_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as SIGTERM: no clean end, and no traceback
     print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
-    asyncio.run(_until_stopped(listener))
+    asyncio.run(serve(listener))
     return 0
-
-
-async def _until_stopped(listener: socket.socket) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await serve(listener, stop)
 
 
 if __name__ == "__main__":
