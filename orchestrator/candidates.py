@@ -47,7 +47,6 @@ RATES = (0.25, 1.0, 4.0, 1000.0)
 cheapest.
 """
 
-
 MEMORISED = "all tasks together begin to memorise: more rounds of them would bring less and less"
 """Why a split was taken that makes less of the energy at the moment."""
 
@@ -119,12 +118,8 @@ def choose(market: Market, groups: int | Literal["auto"]) -> Chosen:
     found, ranked = by_number(market)
     asked = [each for each in found if each and (groups == "auto" or len(each.bid.groups) == groups)]
     forbidden = _forbidden(market)
-    if groups != "auto" and not asked:  # so many groups cannot be trained: as near as can be, rather finer
-        near = min(
-            (e for e in found if e), key=lambda e: (abs(len(e.bid.groups) - groups), -len(e.bid.groups))
-        )
-        why = f"no partition into {groups} groups can be trained; the nearest that can"
-        return Chosen(near, why, forbidden, met=near.bid.sound)
+    if groups != "auto" and not asked:
+        return _nearest(market, [each for each in found if each], groups, forbidden)
     sound = [each for each in asked if each.bid.sound]
     if not sound:
         return _unmet(market, asked, forbidden)
@@ -259,15 +254,15 @@ def _of_number(
     market: Market, taken: Candidate, ranked: Sequence[Partition], forbidden: tuple[Candidate, ...]
 ) -> Chosen:
     """The best into so many groups as were asked for."""
-    same = tuple(each for each in forbidden if len(each.bid.groups) == len(taken.bid.groups))
-    why = f"the best partition into {_count(len(taken.bid.groups), 'group')}"
+    number = len(taken.bid.groups)
+    same = tuple(each for each in forbidden if len(each.bid.groups) == number)
+    why = f"the best partition into {number} group{'' if number == 1 else 's'}"
     return Chosen(taken, why, (*_others(market, taken, ranked), *same), costlier=taken.bid.groups)
 
 
 def _others(market: Market, taken: Candidate, ranked: Sequence[Partition]) -> tuple[Candidate, ...]:
     """The best other partition into as many groups, and the best one if that is not what was taken."""
-    others = [partition for partition in ranked[:2] if partition.groups != taken.bid.groups]
-    bids = [market.bid(partition) for partition in others]
+    bids = [market.bid(partition) for partition in ranked[:2] if partition.groups != taken.bid.groups]
     return tuple(
         replace(
             each,
@@ -277,8 +272,18 @@ def _others(market: Market, taken: Candidate, ranked: Sequence[Partition]) -> tu
     )
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _nearest(
+    market: Market, found: Sequence[Candidate], groups: int, forbidden: tuple[Candidate, ...]
+) -> Chosen:
+    """So many groups cannot be trained: as near as can be, rather finer."""
+    near = min(found, key=lambda each: (abs(len(each.bid.groups) - groups), -len(each.bid.groups)))
+    taken = near if near.bid.sound else _free(market).bid(near.partition)
+    why = f"no partition into {groups} groups can be trained; the nearest that can"
+    return Chosen(taken, why, forbidden, met=near.bid.sound)
+
+
+def _free(market: Market) -> Market:  # with nothing to keep to, no device is left out
+    return replace(market, terms=market.terms.unlimited)
 
 
 def _unmet(market: Market, asked: Sequence[Candidate], forbidden: tuple[Candidate, ...]) -> Chosen:
@@ -288,10 +293,8 @@ def _unmet(market: Market, asked: Sequence[Candidate], forbidden: tuple[Candidat
         total = each.bid.energy_j if market.terms.limits.energy_j is not None else each.bid.time_s
         return total.value if total else 0.0
 
-    # with nothing to keep to, no device is left out for want of it
-    free = replace(market, terms=market.terms.unlimited)
+    free = _free(market)
     cheapest = min(asked, key=lambda each: cost(free.bid(each.partition)))
-    needed = _broken(cheapest)
     rejected = [replace(each, why=_broken(each)) for each in asked if each is not cheapest]
-    why = f"nothing keeps to the limits ({needed}); the cheapest goes on for as long as they last"
+    why = f"nothing keeps to the limits ({_broken(cheapest)}); the cheapest goes on for as long as they last"
     return Chosen(free.bid(cheapest.partition), why, (*rejected, *forbidden), met=False)

@@ -271,3 +271,12 @@ def test_limits_that_shut_out_every_device_leave_no_group_without_one(limits, po
     made = decide(situation(stage=stage, policy=policy, affinity=SELFISH, **given_, **limits))
     assert made.groups
     assert not made.devices or all(made.devices)
+
+
+def test_the_nearest_number_of_groups_has_devices_though_no_limit_is_kept():
+    refused = tuple(declined(device, 330) for device in FLEET)  # all tasks together fit nowhere
+    budget, used = Budget(device_energy_j_per_day=12.0), tuple(dict.fromkeys(FLEET, 12.0).items())
+    seen = rounds(group=("a", "b"))
+    made = decide(situation(groups=1, seen=seen, refused=refused, budget=budget, used_j=used))
+    assert len(made.groups) == 2
+    assert not made.devices or all(made.devices)
