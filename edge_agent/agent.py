@@ -115,7 +115,9 @@ class Agent:
     def status(self) -> str:
         """What the device does, in one line for people."""
         doing = in_words(self._session, self._progress, self._trainers.waiting, self._deployer.trying)
-        return doing if self._uplink.online else f"no broker; {doing}"
+        if not self._uplink.online:
+            return f"no broker; {doing}"
+        return f"no orchestrator answers; {doing}" if self._uplink.in_vain(HELLO) else doing
 
     @property
     def stuck(self) -> bool:

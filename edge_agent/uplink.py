@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+IN_VAIN = 6
+"""Repetitions after which somebody should be told: half a minute."""
+
 
 class Uplink:
     """One device on the bus of its fleet."""
@@ -87,6 +90,10 @@ class Uplink:
     def answered(self, name: str | m.Key) -> None:
         """Ask no more."""
         self._outbox.answered(name)
+
+    def in_vain(self, name: str | m.Key) -> bool:
+        """Whether it was asked ``IN_VAIN`` times on this connection, and nobody has answered."""
+        return self._outbox.times(name) >= IN_VAIN
 
     def want(self, ref: m.BlobRef) -> None:
         """Get these weights."""

@@ -58,6 +58,11 @@ class Outbox:
     def __contains__(self, name: Hashable) -> bool:
         return name in self._open
 
+    def times(self, name: Hashable) -> int:
+        """How often the request was said on this connection; 0 if it is not open."""
+        request = self._open.get(name)
+        return request.attempt if request else 0
+
     def put(self, name: Hashable, topic: str, payload: bytes, time_s: float) -> None:
         """A request that is due at once; it replaces one of the same name."""
         self._open[name] = _Request(topic, payload, time_s)

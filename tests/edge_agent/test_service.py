@@ -170,12 +170,13 @@ class Hurried(random.Random):
 
 
 @contextmanager
-def an_agent(root, address, rng):
+def an_agent(root, address, rng, repeats=None):
     offline = m.encode(m.Alive(online=False, boot_id="b"))
     bus = connect(address, client_id="edge-1", rng=rng, will=(m.alive_topic("f", "edge-1"), offline))
     about = m.Hello(device="edge-1", boot_id="b", versions=m.Versions(mas_edge="0", python="3"), workloads=())
     account = Account(root / "account.json", open_one(METER), bus)
-    agent = Agent(about, "f", bus, root, account, {}, rng=random.Random(1), train=TrainConfig())
+    repeats = repeats or random.Random(1)
+    agent = Agent(about, "f", bus, root, account, {}, rng=repeats, train=TrainConfig())
     try:
         yield agent
     finally:
@@ -187,6 +188,16 @@ def until(agent, condition) -> None:
     while not condition():
         assert time.monotonic() < end_s
         agent.turn(0.01)
+
+
+def test_an_agent_that_nobody_answers_says_so_until_somebody_does(tmp_path, address):
+    with an_agent(tmp_path, address, random.Random(1), Hurried(1)) as agent:
+        until(agent, lambda: agent.status == "no orchestrator answers; idle")
+        orchestrator = connect(address, client_id="orchestrator-f", rng=random.Random(2))
+        welcome = m.encode(m.Welcome(boot_id="b", store="s"))
+        orchestrator.publish(m.down_topic("f", "edge-1"), welcome)
+        until(agent, lambda: agent.status == "idle")
+        orchestrator.close()
 
 
 def test_a_broker_that_was_away_for_an_hour_is_two_lines_in_the_log(tmp_path, caplog):

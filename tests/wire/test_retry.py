@@ -36,6 +36,16 @@ def test_a_request_is_due_at_once_and_then_later_and_later():
     assert all(interval_s(i) / 2 <= wait <= interval_s(i) for i, wait in enumerate(waits))
 
 
+def test_how_often_a_request_was_said_counts_from_each_connection_on():
+    outbox = Outbox(random.Random(1))
+    outbox.put("hello", "up", b"h", 0.0)
+    for said in range(1, 4):
+        outbox.due(100.0 * said)
+        assert outbox.times("hello") == said
+    outbox.again(400.0)
+    assert (outbox.times("hello"), outbox.times("another")) == (0, 0)
+
+
 def test_an_answer_ends_the_request_and_only_the_first_answer_counts():
     outbox = Outbox(random.Random(1))
     outbox.put("hello", "up", b"h", 0.0)
