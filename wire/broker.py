@@ -78,7 +78,8 @@ def listen(host: str, port: int) -> socket.socket:
 def start(port: int = 0, host: str = "127.0.0.1") -> tuple[subprocess.Popen[str], Address]:
     """A broker process that listens, and its address; it ends with us. Raises OSError if it cannot listen."""
     command = [sys.executable, "-m", __name__, "--host", host, "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # in a session of its own: who interrupts us from a terminal lets us say goodbye over it
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None  # noqa: S101  said so above
     with process.stdout:
         line = process.stdout.readline()
