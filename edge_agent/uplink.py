@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IN_VAIN = 6
-"""Repetitions after which somebody should be told: half a minute."""
+"""As often a thing is said before somebody should be told that nobody answers: 16 to 31 seconds."""
 
 
 class Uplink:

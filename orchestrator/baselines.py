@@ -24,11 +24,9 @@ import msgspec
 
 from mas_edge.orchestrator import overlap, split
 from mas_edge.orchestrator.affinity import to_choose_by
-from mas_edge.orchestrator.budget import over
 from mas_edge.orchestrator.candidates import possible
 from mas_edge.orchestrator.learning_curve import last_losses
 from mas_edge.orchestrator.partitions import members
-from mas_edge.orchestrator.spec import first_groups
 from mas_edge.orchestrator.split import MAX_TASKS, SplitImpossible
 from mas_edge.orchestrator.terms import as_given
 
@@ -91,13 +89,15 @@ def _alone(terms: Terms, why: str) -> Decision:
 
 def untrained(made: Decision, terms: Terms) -> Decision:
     """A decision for groups from first weights with the costs of those alone that are not trained already."""
-    fresh = tuple(group for group in made.groups if group not in first_groups(terms.given.spec))
+    past = terms.given.spec.training.rounds - 1  # an evaluation at the start of the last round, or after it
+    trained = {each.group for each in terms.given.evaluated if each.round >= past}
+    fresh = tuple(group for group in made.groups if group not in trained)
+    if fresh == made.groups:
+        return made
     if not fresh:
         return msgspec.structs.replace(made, rounds=0, energy_j=None, time_s=None, notes=())
-    bid = terms.unlimited.bid(fresh)
-    return msgspec.structs.replace(
-        made, energy_j=bid.energy_j, time_s=bid.time_s, notes=over(bid, terms.limits)
-    )
+    bid, notes = terms.offer(fresh)
+    return msgspec.structs.replace(made, energy_j=bid.energy_j, time_s=bid.time_s, notes=notes)
 
 
 def _most(found: list[Cover], asked: int) -> Cover:

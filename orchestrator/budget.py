@@ -155,6 +155,11 @@ def over(found: Bid, limits: Limits) -> tuple[str, ...]:
     return _over("J", found.energy_j, limits.energy_j) + _over("s", found.time_s, limits.time_s)
 
 
+def surely_over(found: Bid, limits: Limits) -> bool:
+    """Whether a bid made without them breaks the limit in joules even if it comes out lower."""
+    return _surely(found.energy_j, limits.energy_j)
+
+
 def prices(can: Capacity, model: CostModel) -> NDArray[np.float64]:
     """(2**n,): a round of each group on all devices that can train it, summed, for a search to go by.
 

@@ -89,6 +89,10 @@ class Market:
         """The partition as it would be trained."""
         return Candidate(partition, self.terms.bid(partition.groups), self.gains.of(partition.groups))
 
+    def freely(self, partition: Partition) -> Candidate:
+        """The partition as it would be trained if it need not keep to the limits."""
+        return replace(self.bid(partition), bid=self.terms.freely(partition.groups)[0])
+
 
 def possible(terms: Terms) -> NDArray[np.bool_]:
     """(2**n,): groups that enough devices can train, which together have labels for each of its tasks."""
@@ -277,13 +281,10 @@ def _nearest(
 ) -> Chosen:
     """So many groups cannot be trained: as near as can be, rather finer."""
     near = min(found, key=lambda each: (abs(len(each.bid.groups) - groups), -len(each.bid.groups)))
-    taken = near if near.bid.sound else _free(market).bid(near.partition)
     why = f"no partition into {groups} groups can be trained; the nearest that can"
-    return Chosen(taken, why, forbidden, met=near.bid.sound)
-
-
-def _free(market: Market) -> Market:  # with nothing to keep to, no device is left out
-    return replace(market, terms=market.terms.unlimited)
+    if near.bid.sound:
+        return Chosen(near, why, forbidden)
+    return Chosen(market.freely(near.partition), f"{why} ({_broken(near)})", forbidden, met=False)
 
 
 def _unmet(market: Market, asked: Sequence[Candidate], forbidden: tuple[Candidate, ...]) -> Chosen:
@@ -293,8 +294,7 @@ def _unmet(market: Market, asked: Sequence[Candidate], forbidden: tuple[Candidat
         total = each.bid.energy_j if market.terms.limits.energy_j is not None else each.bid.time_s
         return total.value if total else 0.0
 
-    free = _free(market)
-    cheapest = min(asked, key=lambda each: cost(free.bid(each.partition)))
+    cheapest = min(asked, key=lambda each: cost(market.freely(each.partition)))
     rejected = [replace(each, why=_broken(each)) for each in asked if each is not cheapest]
     why = f"nothing keeps to the limits ({_broken(cheapest)}); the cheapest goes on for as long as they last"
-    return Chosen(free.bid(cheapest.partition), why, (*rejected, *forbidden), met=False)
+    return Chosen(market.freely(cheapest.partition), why, (*rejected, *forbidden), met=False)

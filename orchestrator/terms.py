@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from mas_edge.orchestrator import cost_model
-from mas_edge.orchestrator.budget import Costs, bid, listed, over
+from mas_edge.orchestrator.budget import Costs, bid, listed, over, surely_over
 from mas_edge.orchestrator.capacity import Capacity, capacity
 from mas_edge.orchestrator.cost_model import mask_of
 from mas_edge.orchestrator.dealing import Limits
@@ -46,11 +46,30 @@ class Terms:
         """How these groups would be trained beside each other."""
         return bid(groups, self.can, self.costs, self.limits)
 
-    @property
-    def unlimited(self) -> Terms:
-        """The same without any limit: every device trains all that it can."""
-        free = replace(self.limits, time_s=None, energy_j=None, round_s=None, device_day_j=None)
-        return replace(self, limits=free)
+    def freely(self, groups: Groups) -> tuple[Bid, tuple[str, ...]]:
+        """How these groups would be trained with no regard to the job's budget.
+
+        Nor to a round's deadline and a device's day, where these leave a group too few devices: then also
+        which groups that are, in words.
+        """
+        free = replace(self.limits, time_s=None, energy_j=None)
+        found = bid(groups, self.can, self.costs, free)
+        most = bid(groups, self.can, self.costs, replace(free, round_s=None, device_day_j=None))
+        pairs = zip(found.devices, most.devices, strict=True)
+        if any(len(few) < min(len(all_), found.enough) for few, all_ in pairs):
+            return most, tuple(f"would not keep to all limits: {each}" for each in found.lacking)
+        return found, ()
+
+    def offer(self, groups: Groups) -> tuple[Bid, tuple[str, ...]]:
+        """How groups are trained to which there is no choice, and which limits they break, in words.
+
+        These are kept by ending early; who is left out for want of them helps nobody.
+        """
+        asked = self.bid(groups)
+        if asked.sound:
+            return asked, ()
+        found, lacking = self.freely(groups)
+        return found, (*over(found, self.limits), *lacking)
 
     def energies(self) -> NDArray[np.float64]:
         """(2**n,): what a step of each group takes on any device, by mask, a step of all tasks taking 1.
@@ -156,12 +175,9 @@ def as_given(terms: Terms, groups: Groups, why: str, *, serves: Groups = ()) -> 
     if parted != groups:
         why = f"{named(groups)} would have too few devices: the coarsest parts that have enough"
         serves = ()
-    asked = terms.bid(parted)
-    # nothing else is offered: the limits are kept by ending early, and who is left out for them helps nobody
-    found = asked if asked.sound else terms.unlimited.bid(parted)
-    notes = over(found, limits)
+    found, notes = terms.offer(parted)
     refused = ""
-    if terms.given.stage == "start" and asked.over_surely:
+    if terms.given.stage == "start" and (terms.bid(parted).over_surely or surely_over(found, limits)):
         refused = f"the budget cannot be met: {named(parted)} {'; '.join(notes)}"
     refused = refused or _blind(terms.given)
     return decided(terms, found, why, serves=serves, notes=notes, refused=refused)

@@ -87,23 +87,24 @@ def judged(
             trial.lasted(group) for group in groups
         )  # one that is in two partitions may go on for longer
         later = range(begun + rounds // 2, begun + rounds)
-        sums = [_mean(known, group, tasks, later) for group in groups]
+        sums = [_mean(known, group, tasks, range(begun, begun + rounds), later) for group in groups]
         known_sums = [each for each in sums if each is not None]
         found.append((groups, math.fsum(known_sums) if len(known_sums) == len(sums) else None))
     return found
 
 
 def _mean(
-    evaluated: list[Evaluated], group: tuple[str, ...], tasks: Collection[str], when: range
+    evaluated: list[Evaluated], group: tuple[str, ...], tasks: Collection[str], tried: range, when: range
 ) -> float | None:
     """The mean over these rounds of a group's loss, None if the last is missing; 0 if no task is left.
 
-    Of these, rounds count in which no device was missed: the others would be judged by fewer examples.
+    Rounds count in which no device was missed that was there in the trial: the others would be judged by
+    fewer examples.
     """
     left = [task for task in group if task in tasks]
     if not left:
         return 0.0
-    ours = [each for each in evaluated if each.group == group and each.round in when]
+    ours = [each for each in evaluated if each.group == group and each.round in tried]
     most = {task: max((each.count for each in ours if each.task == task), default=0.0) for task in left}
     whole = totals([each for each in ours if each.count >= most.get(each.task, 0.0)], group, left)
     known = [whole[each] for each in when if each in whole]

@@ -63,7 +63,7 @@ class Crew:
         return lines[-1] if lines else "it printed nothing"
 
     def tend(self, time_s: float) -> None:
-        """Start again what was killed; raises CrewFailed for what ended by itself, or was told to end."""
+        """Start again what was killed; raises CrewFailed for what ended by itself, or is killed each time."""
         for child in self._children.values():
             code = child.process.poll()
             if code is None:

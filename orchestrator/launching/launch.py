@@ -105,17 +105,18 @@ def resolve(asked: Wish, workload: Workload, owner: str, start_s: float) -> Laun
 
 
 def _check_belongs(asked: Wish) -> None:
-    """Raises LaunchRefused for what the policy would pass over in silence."""
+    """Raises LaunchRefused for what the policy would pass over in silence; one task is all in one."""
+    policy = "all-in-one" if asked.alone and len(asked.tasks) == 1 else asked.job.policy
     said = {
         "partition": asked.job.partition != (),
         "groups": asked.job.groups != "auto",
         "merge_rounds": asked.training.merge_rounds is not None,
     }
-    if found := misplaced([name for name, given in said.items() if given], (asked.job.policy,)):
+    if found := misplaced([name for name, given in said.items() if given], (policy,)):
         name, those = found
+        what = policy if policy == asked.job.policy else "a job of one task"
         raise LaunchRefused(
-            f"{asked.source}: {name} belongs to policy {', '.join(those)}, not to {asked.job.policy}:"
-            " leave it out"
+            f"{asked.source}: {name} belongs to policy {', '.join(those)}, not to {what}: leave it out"
         )
 
 
@@ -188,7 +189,8 @@ def _can_try(launch: Launch, hellos: Mapping[str, Hello]) -> None:
     """Raises LaunchRefused for trials that nobody could judge, in rounds that ask other devices each time."""
     clients = launch.participation.clients
     devices = willing(launch, hellos, (each.task for each in launch.tasks))
-    if launch.policy == "mas-verified" and clients is not None and clients < len(devices):
+    several = len(launch.tasks) > 1
+    if several and launch.policy == "mas-verified" and clients is not None and clients < len(devices):
         raise LaunchRefused(
             f"{launch.source}: mas-verified would try nothing: a round asks {clients} of {len(devices)}"
             " devices, and others would judge what is tried; choose policy mas, or leave clients out"

@@ -141,7 +141,7 @@ def split(report: Report) -> tuple[str, ...]:
         return (chosen,)
     lead = decision.score - decision.runner_up_score
     error = "" if decision.lead_se is None else f" ± {decision.lead_se:.4f}"
-    even = ", too little to tell the two apart" if lead < TOLD * (decision.lead_se or 0.0) else ""
+    even = ", too little to tell the two apart" if abs(lead) < TOLD * (decision.lead_se or 0.0) else ""
     return chosen, f"Runner-up: {_groups(decision.runner_up)}; lead {lead:+.4f}{error}{even}"
 
 

@@ -16,6 +16,7 @@ from mas_edge.orchestrator.cost_model import figure
 from mas_edge.orchestrator.decision import Alternative
 from mas_edge.orchestrator.explain import PM, named
 from mas_edge.orchestrator.reports.pictures import GREY, blank
+from mas_edge.orchestrator.spec import FROM_SCRATCH
 from mas_edge.profiling.costs import of_level
 from mas_edge.profiling.report import UNKNOWN, Table
 
@@ -87,9 +88,10 @@ def outcome(run: RunReport) -> Table | None:
     decision = run.report.decision
     if decision is None or not any(cost.energy_j or cost.wall_s for cost in decision.costs):
         return None
-    rows = []
+    rows, spec = [], run.report.spec
+    first_round = 0 if spec.policy in FROM_SCRATCH else spec.training.rounds - decision.rounds
     for group, cost in zip(decision.groups, decision.costs, strict=True):
-        joules, seconds = _actual(run, "+".join(group), run.report.spec.training.rounds - decision.rounds)
+        joules, seconds = _actual(run, "+".join(group), first_round)
         rows.append(("+".join(group), _words(cost.energy_j), joules, _words(cost.wall_s), seconds))
     return Table(
         title=f"A round of each group, joules of all devices, seconds of the slowest: expected {PM}u, billed",

@@ -268,7 +268,7 @@ def test_where_no_partition_has_a_device_for_each_group_the_tasks_are_parted_as_
 def test_limits_that_shut_out_every_device_leave_no_group_without_one(limits, policy):
     given_ = {"partition": (("a", "b"), ("c",))} if policy == "fixed" else {}
     stage = "start" if policy == "all-in-one" else "split"
-    made = decide(situation(stage=stage, policy=policy, affinity=SELFISH, **given_, **limits))
+    made = decide(situation(stage=stage, policy=policy, affinity=SELFISH, seen=rounds(), **given_, **limits))
     assert made.groups
     assert not made.devices or all(made.devices)
 

@@ -50,6 +50,7 @@ def tried(whole, split):
 
 
 NOTHING = msgspec.structs.replace(SAME, **dict.fromkeys(("batches", "w", "ww", "wz", "wzz"), (0,) * 9))
+TO_THE_END = {"evaluated": curve((1.0,) * 14)}
 C_HELPS_B = affinities({("a", "b"): 0.1, ("b", "c"): 0.1, ("a", "c"): -0.2})
 PAIRS = tuple(
     Evaluated(group=group, round=15, task=task, loss=loss, count=100.0)
@@ -117,6 +118,18 @@ SITUATIONS = {
         "budget": Budget(device_energy_j_per_day=30.0),
         "used_j": tuple(dict.fromkeys(FLEET, 30.0).items()),
     },
+    "40 J in all, and a round may take 1.7 s: d4 is three times slower": {
+        "seen": rounds({**SECONDS, "d4": 3.0}),
+        "participation": Participation(deadline_s=1.7),
+        "budget": Budget(energy_j=40.0),
+        "spent_j": 20.0,
+    },
+    "the partition is given, and all have used up their day": {
+        "policy": "fixed",
+        "partition": (("a", "b"), ("c",)),
+        "budget": Budget(device_energy_j_per_day=30.0),
+        "used_j": tuple(dict.fromkeys(FLEET, 30.0).items()),
+    },
     "d4 has no labels for c": {"known": facts({"d4": ("a", "b")})},
     "d4 is three times slower": {"seen": rounds({**SECONDS, "d4": 3.0})},
     "d4 is twice slower, a round may take 1.7 s": {
@@ -136,8 +149,24 @@ SITUATIONS = {
     "mas-verified, the split was not better": {**VERIFIED, "decided": TRIED, "evaluated": tried(0.4, 0.4)},
     "tag": {"policy": "tag", "merge_rounds": 0, "affinity": C_HELPS_B},
     "tag, two groups": {"policy": "tag", "merge_rounds": 0, "affinity": C_HELPS_B, "groups": 2},
-    "tag, one group": {"policy": "tag", "merge_rounds": 0, "affinity": C_HELPS_B, "groups": 1},
-    "tag, nothing was measured": {"policy": "tag", "merge_rounds": 0, "affinity": NOTHING},
+    "tag, one group": {"policy": "tag", "merge_rounds": 0, "affinity": C_HELPS_B, "groups": 1, **TO_THE_END},
+    "tag, nothing was measured": {"policy": "tag", "merge_rounds": 0, "affinity": NOTHING, **TO_THE_END},
+    "tag, one group is left after c was stopped": {
+        "policy": "tag",
+        "merge_rounds": 0,
+        "tasks": ("a", "b"),
+        "affinity": affinities({("a", "b"): 0.1}, ("a", "b")),
+        "evaluated": TO_THE_END["evaluated"],
+        "seen": rounds(group=("a", "b")),
+    },
+    "tag, a round may take 2.6 s": {
+        "policy": "tag",
+        "merge_rounds": 0,
+        "affinity": C_HELPS_B,
+        "seen": rounds({**SECONDS, "d4": 3.0}),
+        "participation": Participation(deadline_s=2.6),
+        "budget": Budget(energy_j=300.0),
+    },
     "hoa": {"policy": "hoa", "merge_rounds": 0, "evaluated": PAIRS},
     "hoa, two groups": {"policy": "hoa", "merge_rounds": 0, "evaluated": PAIRS, "groups": 2},
     "hoa, one group": {"policy": "hoa", "merge_rounds": 0, "evaluated": PAIRS, "groups": 1},
@@ -152,6 +181,13 @@ SITUATIONS = {
     "start, weights of all tasks are more than any memory": {"stage": "start", "known": facts(memory_mb=11)},
     "start, weights of c alone are more than any memory": {"stage": "start", "known": facts(memory_mb=9)},
     "start, nobody has labels for c": {"stage": "start", "known": facts(dict.fromkeys(FLEET, ("a", "b")))},
+    "start, a former job was like this one, 20 J, a round may take 0.9 s": {
+        "stage": "start",
+        "policy": "one-by-one",
+        "seen": rounds(),
+        "budget": Budget(energy_j=20.0),
+        "participation": Participation(deadline_s=0.9),
+    },
     "start, a budget in joules and no sensor": {
         "stage": "start",
         "known": facts(sensor=None),

@@ -185,6 +185,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
                 ("one-by-one", "groups", "mas, mas-verified, tag, hoa", f"groups = 2\n{JERK}"),
                 ("tag", "merge_rounds", "mas, mas-verified, fixed", f"{JERK}[training]\nmerge_rounds = 3"),
                 ("mas", "partition", "fixed", f'partition = [["jerk"]]\n{JERK}'),
+                ("mas", "groups", "mas, mas-verified, tag, hoa", f"groups = 1\n{JERK}"),
             )
         ),
     ],
@@ -210,13 +211,15 @@ def test_what_this_fleet_cannot_run_is_refused_in_one_line(tmp_path, fleet, take
 
 
 def test_trials_that_other_devices_would_judge_than_trained_are_refused(tmp_path):
-    def asking(clients):
-        text = f'{JOB}policy = "mas-verified"\n{JERK}[participation]\nclients = {clients}'
+    def asking(clients, tasks):
+        text = f'{JOB}policy = "mas-verified"\n{tasks}[participation]\nclients = {clients}'
         return [launch(tmp_path, text)]
 
-    admit(asking(2), {}, FLEET)
+    two = f'{JERK}[[task]]\ntask = "gravity"\n'
+    admit(asking(2, two), {}, FLEET)
+    admit(asking(1, JERK), {}, FLEET)  # one task is all in one: nothing is tried
     with pytest.raises(LaunchRefused, match="mas-verified would try nothing: a round asks 1 of 2 devices"):
-        admit(asking(1), {}, FLEET)
+        admit(asking(1, two), {}, FLEET)
 
 
 def test_two_tasks_of_one_name_on_one_command_line_are_refused(tmp_path):

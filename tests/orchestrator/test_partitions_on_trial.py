@@ -86,6 +86,14 @@ def test_a_device_that_left_before_the_trial_is_not_missed_in_it():
     assert (judged[WHOLE], judged[SPLIT]) == (pytest.approx(0.3), pytest.approx(1.5))
 
 
+def test_a_partition_does_not_win_by_losing_a_device_in_its_trial():
+    whole = curve((1.0,) * 10, TASKS, first=5)
+    parts = [*curve((1.0,) * 6, ("a", "b"), first=5), *curve((1.0,) * 6, ("c",), first=5)]
+    fewer = [msgspec.structs.replace(e, loss=0.5, count=75.0) if e.round > 6 else e for e in parts]
+    judged = dict(trial.judged(ON_TRIAL, [*whole, *fewer], 5, TASKS))
+    assert (judged[WHOLE], judged[SPLIT]) == (pytest.approx(3.0), None)
+
+
 def test_tasks_that_were_stopped_do_not_count():
     known = [*curve((1.0,) * 10, TASKS, first=5), *curve((0.4,) * 6, ("a", "b"), first=5)]
     judged = dict(trial.judged(ON_TRIAL, known, 5, ["a"]))

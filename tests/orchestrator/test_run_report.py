@@ -267,18 +267,19 @@ def test_memory_and_what_did_not_fit_stand_on_the_page_and_on_the_terminal(tmp_p
 
 
 @pytest.mark.parametrize(("lead_se", "even"), [(0.1, False), (0.3, True), (None, False)])
-def test_a_lead_within_its_error_is_called_too_little(lead_se, even):
+@pytest.mark.parametrize("lead", [0.5, -0.5])
+def test_a_lead_within_its_error_is_called_too_little(lead, lead_se, even):
     decision = Decision(
         groups=(("a",), ("b",)),
         score=1.5,
         runner_up=(("a", "b"),),
-        runner_up_score=1.0,
+        runner_up_score=1.5 - lead,
         lead_se=lead_se,
         why="the best",
     )
     report = msgspec.structs.replace(a_run().report, decision=decision)
     *_, line = tables.split(report)
-    assert line.startswith("Runner-up: a+b; lead +0.5000")
+    assert line.startswith(f"Runner-up: a+b; lead {lead:+.4f}")
     assert ("too little to tell the two apart" in line) == even
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -30,6 +31,7 @@ def test_a_signal_ends_it_without_a_word_to_its_clients(number):
     process, address = broker.start()
     silent = socket.create_connection((address.host, address.port))
     bus = connect(address, client_id="one", rng=random.Random(1))
+    assert os.getsid(process.pid) == process.pid  # an interrupt from our terminal does not reach it
     process.send_signal(number)
     assert process.wait(SOON_S) == -number
     silent.close()
@@ -48,6 +50,8 @@ def test_it_ends_with_the_process_that_started_it_and_keeps_no_client():
     parent.wait(SOON_S)
     parent.stdout.close()
     process.wait(SOON_S)
+    end_s = time.monotonic() + SOON_S
     while bus.connected:
+        assert time.monotonic() < end_s
         bus.get(0.1)
     bus.close()
