@@ -1,8 +1,8 @@
 """Whether merging and splitting pays: every policy on the same data and seeds, at equal rounds and energy.
 
-``PYTHONSAFEPATH=1 .venv/bin/python bench/headline.py FOLDER --quick`` trains the quick half (two task sets,
-one seed; under 15 minutes on two idle cores) and prints its tables; ``--nightly`` does all of it (three
-seeds and the map of regimes: a night). What is there is never trained again: a kill loses one round, and
+``PYTHONSAFEPATH=1 .venv/bin/python bench/headline.py --quick`` trains the quick half (two task sets, one
+seed; under 15 minutes on two idle cores) and prints its tables; ``--nightly`` does all of it (three seeds
+and the map of regimes: a night). What a folder holds is never trained again: a kill loses one round, and
 several may work on other points or seeds of one folder. ``--page`` trains nothing and prints what there is
 and what is missing, ``--fleet`` runs every policy on real processes for time, joules and bytes,
 ``--pictures`` draws. What is trained is in comparison/points.py, how in comparison/hands.py, how it is
@@ -30,6 +30,8 @@ from comparison.data import place
 from comparison.points import BASE, HEADLINE, NINE, POINTS, PUBLISHED, chosen, quick
 from comparison.table import table
 from comparison.trained import train
+
+from mas_edge.models.workloads.buildings.make import NoRayEngine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +113,13 @@ def measure(folder: Path, points: Sequence[Point]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="where trainings are kept")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        default=Path("runs/headline"),
+        help="where trainings are kept (default: %(default)s)",
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--quick", action="store_true", help="two task sets, one seed")
     what.add_argument("--nightly", action="store_true", help="everything")
@@ -133,7 +141,7 @@ def main() -> int:
             seeds = [int(seed) for seed in options.seeds.split(",")] if options.seeds else None
             work(options.folder, points, seeds, options.processes)
         show(options.folder, points, options.pictures)
-    except ComparisonRefused as refused:
+    except (ComparisonRefused, NoRayEngine) as refused:
         print(refused, file=sys.stderr)
         return 2
     return 0

@@ -13,7 +13,7 @@ import numpy as np
 
 from comparison.points import HELD_OUT_SHARE
 from mas_edge.models.workloads.buildings import archive
-from mas_edge.models.workloads.buildings.make import VERSION, views
+from mas_edge.models.workloads.buildings.make import VERSION, require_ray_engine, views
 from mas_edge.wire.folders import whole_folder
 
 if TYPE_CHECKING:
@@ -28,11 +28,12 @@ SEED = 1
 
 
 def place(folder: Path, point: Point) -> Path | None:
-    """Where a point's data are, made unless they are there; None for data that ship."""
+    """Where a point's data are, made unless they are there (raises NoRayEngine); None for data that ship."""
     if not point.views:
         return None
     own, size = folder / f"buildings-{point.buildings}x{point.views}", point.size
     if not own.exists():
+        require_ray_engine()
         _save(own, size, {client: views(size, SEED, client) for client in size.clients})
     if not point.mixed:
         return own

@@ -95,6 +95,24 @@ def test_a_wrong_point_is_one_line_and_exit_code_2(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+def test_without_a_ray_engine_there_is_one_line_with_the_remedy(tmp_path):
+    program = """
+import runpy, sys
+sys.modules["embreex"] = None  # importing it fails now
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, SCRIPT, tmp_path, "--quick"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "pip install 'mas-edge[buildings]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 # --- data ---------------------------------------------------------------------------------------
 
 
