@@ -45,6 +45,14 @@ FLEETS = (*HEADLINE, BASE, NINE)
 """Points whose policies are also run on real processes, for as many rounds as the point has."""
 
 
+def make(folder: Path) -> None:
+    """The folder is there afterwards; raises ComparisonRefused."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ComparisonRefused(f"no trainings can be kept in {folder}: {error.strerror}") from error
+
+
 def show(folder: Path, points: Sequence[Point], pictures: Path | None) -> None:
     from comparison import fleet  # noqa: PLC0415 - rich, and all of mas demo
 
@@ -78,18 +86,38 @@ def say(text: str) -> None:
 
 
 def points_of(options: argparse.Namespace) -> tuple[Point, ...]:
-    """What the options name."""
-    named = chosen(options.points.split(",")) if options.points else tuple(POINTS.values())
-    if not options.quick:
-        return named
+    """What the options name; raises ComparisonRefused."""
     halves = HEADLINE[:2]
-    return tuple(quick(point) for point in halves if point in named)
+    every = halves if options.quick else tuple(POINTS.values())
+    named = chosen(options.points.split(",")) if options.points else every
+    if more := [point.name for point in named if point not in every]:
+        there = ", ".join(point.name for point in halves)
+        raise ComparisonRefused(f"--quick has no {', '.join(more)}; it has {there}: leave it out")
+    return tuple(quick(point) for point in named) if options.quick else named
 
 
-def work(folder: Path, points: Sequence[Point], seeds: Sequence[int] | None, processes: int) -> None:
+def seeds_of(options: argparse.Namespace, points: Sequence[Point]) -> list[int]:
+    """Those that the options name, or all of these points; raises ComparisonRefused."""
+    every = sorted({seed for point in points for seed in point.seeds})
+    named = options.seeds.split(",") if options.seeds else map(str, every)
+    known = {str(seed): seed for seed in every}
+    try:
+        return [known[seed] for seed in named]
+    except KeyError as error:
+        raise ComparisonRefused(f"no seed {error} at these points; there are {', '.join(known)}") from error
+
+
+def checked(options: argparse.Namespace) -> tuple[tuple[Point, ...], list[int]]:
+    """Points and seeds; raises ComparisonRefused for what cannot be done."""
+    if options.processes < 1:
+        raise ComparisonRefused(f"--processes must be at least 1, not {options.processes}")
+    points = points_of(options)
+    return points, seeds_of(options, points)
+
+
+def work(folder: Path, points: Sequence[Point], seeds: Sequence[int], processes: int) -> None:
     """Train what is missing, all points under one seed before the next; raises ComparisonRefused."""
-    wanted = seeds or sorted({seed for point in points for seed in point.seeds})
-    pairs = [(point, seed) for seed in wanted for point in points if seed in point.seeds]
+    pairs = [(point, seed) for seed in seeds for point in points if seed in point.seeds]
     if processes == 1:
         for point, seed in pairs:
             train(folder, point, point.arms, seed, say=say)
@@ -132,13 +160,12 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2, help="how many train (default: %(default)s)")
     parser.add_argument("--pictures", type=Path, help="a folder to draw into")
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
     try:
-        points = points_of(options)
+        points, seeds = checked(options)
+        make(options.folder)
         if options.fleet:
             measure(options.folder, points)
         elif not options.page:
-            seeds = [int(seed) for seed in options.seeds.split(",")] if options.seeds else None
             work(options.folder, points, seeds, options.processes)
         show(options.folder, points, options.pictures)
     except (ComparisonRefused, NoRayEngine) as refused:

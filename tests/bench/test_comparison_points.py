@@ -83,16 +83,27 @@ def test_a_point_that_is_not_there_is_named():
         chosen(["sdnkt", "moon"])
 
 
-def test_a_wrong_point_is_one_line_and_exit_code_2(tmp_path):
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--page", "--points", "moon"), "no point 'moon'; there are sdnkt, "),
+        (("--quick", "--points", "sdnkt,erckt"), "--quick has no erckt; it has sdnkt, watch: leave it out"),
+        (("--quick", "--processes", "0"), "--processes must be at least 1, not 0"),
+        (("--quick", "--seeds", "x"), "no seed 'x' at these points; there are 1"),
+        (
+            ("--page", "--points", "sdnkt", "--seeds", "1,99"),
+            "no seed '99' at these points; there are 1, 2, 3",
+        ),
+    ],
+)
+def test_a_wrong_choice_is_one_line_and_exit_code_2(tmp_path, asked, said):
     done = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path, "--page", "--points", "moon"],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, SCRIPT, tmp_path / "new", *asked], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("no point 'moon'; there are sdnkt, ")
+    assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_a_ray_engine_there_is_one_line_with_the_remedy(tmp_path):
